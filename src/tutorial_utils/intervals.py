@@ -1,17 +1,17 @@
 """95% intervals over training seeds that keep their promise with five of them.
 
-The seed is the unit: a claim speaks about the next training run, so the bootstrap draws whole seeds,
-each with all its episodes. (Drawing episodes again within a seed counts their noise twice, for it is
-already in the seeds' means: Davison and Hinkley, Bootstrap Methods, 1997, section 3.8.)
+The seed is the unit: a claim speaks about the next training run, so the bootstrap draws whole
+seeds, each with all its episodes. (To draw episodes again within a seed counts their noise twice,
+it is in the seeds' means already: Davison and Hinkley, Bootstrap Methods, 1997, section 3.8.)
 
-The plain percentile bootstrap is too narrow with few seeds: at five it covers the truth in about 84%
-of cases instead of 95%, the bias-corrected one (BCa) no more. Two known causes, two factors on its
-deviations from the estimate: sqrt(n / (n - 1)), because resampling n values understates their spread,
-and t / z, because that spread is itself estimated. Both vanish as n grows.
+The percentile bootstrap is too narrow with few seeds: at five it covers the truth in 84% of cases
+instead of 95%, its bias-corrected form (BCa) hardly more. Two factors on the deviations from
+the estimate mend that: sqrt(n / (n - 1)), because resampling n values understates their spread, and
+t / z, because that spread is itself estimated. Both vanish as n grows.
 
-No bootstrap sees what no seed showed. Successes (0 or 1) therefore get at least the Wilson interval of
-the pooled episodes, so that a perfect score never has width zero; and a rare kind of seed that is
-absent from the sample stays invisible: where one seed in ten fails, five seeds miss it in 59% of cases.
+No bootstrap sees what no seed showed. Successes (0 or 1) get at least the Wilson interval of the
+pooled episodes, so that a perfect score never has width zero. A rare kind of seed that the sample
+lacks stays invisible all the same: where one seed in ten fails, five seeds miss it 59% of the time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from scipy import stats
 
 from ._validate import one_of, positive_int
 
+Statistic = str | Callable[..., Any]
 _STATISTICS: dict[str, Callable[..., Any]] = {
     "mean": np.mean,
     "iqm": lambda values, axis: stats.trim_mean(values, 0.25, axis=axis),
@@ -35,11 +36,7 @@ _BLOCK = 4_000_000  # numbers drawn at once: 32 MB
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the low and high end of its interval, in the unit of the values.
-
-    Raises:
-        ValueError: not finite, or the estimate lies outside.
-    """
+    """An estimate between the ends of its interval; ValueError if it is not, or not finite."""
 
     estimate: float
     low: float
@@ -47,15 +44,13 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not (self.low <= self.estimate <= self.high and isfinite(self.high - self.low)):
-            raise ValueError(
-                f"an interval needs finite low <= estimate <= high, not "
-                f"{self.low}, {self.estimate}, {self.high}."
-            )
+            ends = f"{self.low}, {self.estimate}, {self.high}"
+            raise ValueError(f"an interval needs finite low <= estimate <= high, not {ends}.")
 
     def __str__(self) -> str:
         size, width = max(abs(self.low), abs(self.high)), self.high - self.low
         digits = 2 if size < 10 else 1 if size < 100 else 0
-        if width > 0:  # enough digits to tell the ends apart
+        if width > 1e-9 * size:  # enough digits to tell the ends apart
             digits = min(max(digits, -floor(log10(width))), 9)
         return f"{self.estimate:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
 
@@ -78,7 +73,8 @@ def numbers(values: Any, what: str, ndims: Sequence[int], finite: bool = True) -
         axes = " or ".join(map(str, ndims))
         raise ValueError(f"{what} must have {axes} axes, not shape {list(array.shape)}.")
     if finite and not np.isfinite(array).all():
-        raise ValueError(f"{what} must be finite, but {(~np.isfinite(array)).sum()} of them is not.")
+        bad = (~np.isfinite(array)).sum()
+        raise ValueError(f"{what} must be finite, but {bad} of {array.size} are not.")
     return array
 
 
@@ -86,18 +82,16 @@ class _Arm(NamedTuple):
     estimate: float
     deviations: np.ndarray  # [resamples], of the bootstrap estimates, widened to unbiased variance
     seeds: int
-    below: float  # the interval reaches at least this far below the estimate ...
-    above: float  # ... and above
+    below: float  # the interval reaches at least this far below the estimate
+    above: float  # and this far above
     is_rate: bool
 
 
-def _arm(
-    values: Any, statistic: str | Callable[..., Any], level: float, resamples: int, rng: Any
-) -> _Arm:
+def _arm(values: Any, statistic: Statistic, level: float, resamples: int, rng: Any) -> _Arm:
     array = numbers(values, "values", (1, 2))
     n = len(array)
     if n < 2:
-        raise ValueError("an interval over seeds needs at least 2 seeds: one says nothing of others.")
+        raise ValueError("an interval over seeds needs at least 2: one says nothing of the others.")
     function = statistic if callable(statistic) else _STATISTICS[statistic]
     scores = array.reshape(n, -1).mean(axis=1)  # [seeds]
     estimate = float(function(scores, axis=-1))
@@ -112,15 +106,14 @@ def _arm(
         pooled = stats.binomtest(int(array.sum()), array.size)
         wilson = pooled.proportion_ci(level, method="wilson")
         below, above = array.mean() - wilson.low, wilson.high - array.mean()
-    is_rate = bool(array.min() >= 0 and array.max() <= 1)
-    return _Arm(estimate, deviations, n, below, above, is_rate)
+    return _Arm(estimate, deviations, n, below, above, not ((array < 0) | (array > 1)).any())
 
 
 def _interval(arms: Sequence[_Arm], level: float) -> Interval:
     """Of one arm, or of the first minus the second (Welch's degrees of freedom)."""
-    signs = (1, -1)
-    estimate = sum(s * arm.estimate for s, arm in zip(signs, arms, strict=False))
-    deviations = sum(s * arm.deviations for s, arm in zip(signs, arms, strict=False))
+    signs = (1, -1)[: len(arms)]
+    estimate = sum(s * arm.estimate for s, arm in zip(signs, arms, strict=True))
+    deviations = sum(s * arm.deviations for s, arm in zip(signs, arms, strict=True))
     variances = np.array([arm.deviations.var() for arm in arms])
     freedoms = np.array([arm.seeds - 1 for arm in arms])
     total = variances.sum()
@@ -139,7 +132,7 @@ def _interval(arms: Sequence[_Arm], level: float) -> Interval:
 
 
 def _compare(
-    arms: Sequence[Any], statistic: str | Callable[..., Any], level: float, resamples: int, seed: int
+    arms: Sequence[Any], statistic: Statistic, level: float, resamples: int, seed: int
 ) -> Interval:
     if not callable(statistic):
         one_of(statistic, _STATISTICS, "statistic")
@@ -152,7 +145,7 @@ def _compare(
 
 def bootstrap(
     values: Any,
-    statistic: str | Callable[..., Any] = "mean",
+    statistic: Statistic = "mean",
     level: float = 0.95,
     resamples: int = 4000,
     seed: int = 0,
@@ -160,13 +153,12 @@ def bootstrap(
     """Bootstrap interval over training seeds; see the top of this module for the method.
 
     Args:
-        values: [seeds] or [seeds, episodes]; for successes give the episodes (0 or 1), which lets
-            the interval know how many there were.
+        values: [seeds] or [seeds, episodes]. Give successes as episodes (0 or 1), so that the
+            interval knows how many there were; other equal numbers have an interval of width zero.
         statistic: of the seeds' means over episodes: "mean", "iqm" (interquartile mean, Agarwal et
-            al. 2021, arXiv 2108.13264) or a function like `numpy.median` of ([..., seeds], axis=-1).
+            al. 2021, arXiv 2108.13264) or a function of ([..., seeds], axis=-1) as `numpy.median`.
         level: probability that the interval covers the truth.
-        resamples: bootstrap samples.
-        seed: of the resampling.
+        resamples, seed: number of bootstrap samples and their random seed.
 
     Returns:
         The interval, cut to [0, 1] where every value lies in [0, 1].
@@ -180,12 +172,12 @@ def bootstrap(
 def difference(
     a: Any,
     b: Any,
-    statistic: str | Callable[..., Any] = "mean",
+    statistic: Statistic = "mean",
     level: float = 0.95,
     resamples: int = 4000,
     seed: int = 0,
 ) -> Interval:
-    """Interval of statistic(a) - statistic(b) for two independent arms; arguments as `bootstrap`."""
+    """Interval of statistic(a) - statistic(b), two independent arms; arguments as `bootstrap`."""
     return _compare([a, b], statistic, level, resamples, seed)
 
 
@@ -201,6 +193,6 @@ def band(values: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.n
     if n > 1:
         half = stats.t.ppf((1 + level) / 2, n - 1) * array.std(axis=0, ddof=1) / np.sqrt(n)
     low, high = mean - half, mean + half
-    if np.nanmin(array) >= 0 and np.nanmax(array) <= 1:
+    if not ((array < 0) | (array > 1)).any():
         low, high = np.maximum(low, 0), np.minimum(high, 1)
     return mean, low, high

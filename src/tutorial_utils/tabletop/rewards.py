@@ -17,6 +17,7 @@ from .world import World
 
 _SCALE = 0.5  # potential per table unit of distance
 _STAGE = 0.3  # extra distance charged for a stage (press, grasp) that is still to come
+_FAR = 3.0  # more than any way to a disc, so that finishing one disc always raises Phi
 
 
 def potential(world: World) -> Tensor:
@@ -49,7 +50,7 @@ def _left_to_place(world: World) -> Tensor:
     reach = distance(approach, world.gripper[:, None]) + _STAGE  # [k, N]
     reach = torch.where(held, 0.0, reach)
     first = placed.logical_not().cumsum(0).eq(1) & ~placed  # [k, N], the disc to do next
-    wait = torch.where(held, 0.0, 2 * _STAGE)  # a constant for discs whose turn has not come
+    wait = torch.where(held, 0.0, _FAR)  # for discs whose turn has not come
     left = torch.where(placed, 0.0, carry + torch.where(first | held, reach, wait)).sum(0)
     if world.task.button:
         press = distance(world.gripper, world.button) + 2 * _STAGE

@@ -1,0 +1,88 @@
+"""Held-out evaluation: the same fresh episodes for every policy, none of them trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import run_mode
+from ._validate import positive_int
+from .intervals import Interval, bootstrap
+from .policies import ActorCritic
+from .tabletop import Task, get_task
+from .tabletop.experts import Expert
+from .tabletop.streams import robot_keys
+from .tabletop.vector_env import TabletopVectorEnv
+
+Policy = ActorCritic | Expert | Callable[[Any], Tensor]
+
+
+@dataclass
+class Evaluation:
+    """What P policies did in E episodes each; arrays [P, E]."""
+
+    success: np.ndarray  # bool
+    returns: np.ndarray  # undiscounted sum of the reward
+    cost: np.ndarray  # steps inside the hazard
+    steps: np.ndarray  # length of the episode
+
+    def interval(self) -> Interval:
+        """Success rate with its 95% interval: over members, or over the episodes of a single one."""
+        return bootstrap(self.success if len(self.success) > 1 else self.success.T)
+
+
+@torch.inference_mode()
+def evaluate(
+    policy: Policy,
+    task: str | Task,
+    episodes: int = 200,
+    seed: int | None = None,
+    on_step: Callable[[TabletopVectorEnv, Tensor], None] | None = None,
+    **env_options: Any,
+) -> Evaluation:
+    """Run each member of `policy` once through the same `episodes` starts.
+
+    Args:
+        policy: a population (its mean action is taken), a scripted expert, or a function from
+            observations [1, E, ...] to actions [1, E, 3].
+        seed: of the episodes; by default the book's evaluation seed, which no training uses.
+        on_step: called before each action with the environment and which of its robots are still
+            in their episode, bool [P * E]; and once after the last action.
+        env_options: passed to the environment (obs, size, shift, reward, distractors, device).
+    """
+    task, episodes = get_task(task), positive_int(episodes, "episodes")
+    members = policy.members if isinstance(policy, ActorCritic) else 1
+    env = TabletopVectorEnv(task, members * episodes, **env_options)
+    seed = run_mode.evaluation_seed() if seed is None else seed
+    env.reset(seed=robot_keys(seed, episodes, env.device).repeat(members))
+    running = torch.ones(members * episodes, dtype=torch.bool, device=env.device)
+    success, returns, cost, steps = (torch.zeros_like(running, dtype=torch.float) for _ in range(4))
+    for _ in range(task.horizon):
+        if on_step:
+            on_step(env, running)
+        reward, terminated, truncated, info = env.advance(_act(policy, env, members))
+        steps += running
+        returns += running * reward
+        cost += running * info["cost"]
+        success += running * info["success"]
+        running = running & ~(terminated | truncated)
+        if not running.any():
+            break
+    if on_step:
+        on_step(env, running)
+    arrays = (x.view(members, episodes).cpu().numpy() for x in (success > 0, returns, cost, steps))
+    return Evaluation(*arrays)
+
+
+def _act(policy: Policy, env: TabletopVectorEnv, members: int) -> Tensor:
+    if isinstance(policy, Expert):
+        return policy(env.world)
+    obs = env.observe()
+    if isinstance(obs, Tensor):
+        obs = obs.view(members, -1, *obs.shape[1:])
+    return policy(obs).reshape(-1, 3)

@@ -1,0 +1,131 @@
+"""Actor and critic networks for a whole population: every weight has a leading axis P.
+
+Member p of a layer sees only member p of its input, so P seeds (or reward functions) train as one
+batched matrix product instead of P small ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class PopulationLinear(nn.Module):
+    """P independent linear layers, initialised orthogonally (Saxe et al. 2014), bias 0.
+
+    Args:
+        seeds: one generator per member, so that a member's weights do not depend on its company.
+        gain: scale of the orthogonal matrix.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, generators: Sequence[torch.Generator], gain: float
+    ) -> None:
+        super().__init__()
+        weight = torch.empty(len(generators), inputs, outputs)
+        for member, generator in zip(weight, generators, strict=True):
+            nn.init.orthogonal_(member, gain, generator=generator)
+        self.weight = nn.Parameter(weight)  # [P, in, out]
+        self.bias = nn.Parameter(torch.zeros(len(generators), 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:  # [P, B, in] -> [P, B, out]
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class PatchEncoder(nn.Module):
+    """Images to features with strided convolutions whose kernel equals their stride.
+
+    Such a convolution is a linear layer on patches, so it runs as one batched product per layer:
+    4x4 patches to 16 channels, 2x2 of those to 32 channels, then all places to `features`.
+    """
+
+    def __init__(self, size: int, generators: Sequence[torch.Generator], features: int) -> None:
+        super().__init__()
+        gain = math.sqrt(2)
+        self.patch = PopulationLinear(4 * 4 * 3, 16, generators, gain)
+        self.merge = PopulationLinear(2 * 2 * 16, 32, generators, gain)
+        self.head = PopulationLinear((size // 8) ** 2 * 32, features, generators, gain)
+
+    def forward(self, images: Tensor) -> Tensor:  # uint8 [P, B, H, W, 3] -> [P, B, features]
+        p, b, side = images.shape[0], images.shape[1], images.shape[2] // 4
+        x = images.float().div_(127.5).sub_(1.0)
+        x = x.view(p, b, side, 4, side, 4, 3).transpose(3, 4).reshape(p, b * side * side, 48)
+        x = torch.relu(self.patch(x)).view(p, b, side // 2, 2, side // 2, 2, 16)
+        x = x.transpose(3, 4).reshape(p, b * (side // 2) ** 2, 64)
+        x = torch.relu(self.merge(x)).view(p, b, -1)
+        return torch.tanh(self.head(x))
+
+
+class ActorCritic(nn.Module):
+    """A Gaussian policy and a value function per member, in separate networks.
+
+    Args:
+        obs_shape: shape of one observation: (D,) for states, (H, W, 3) for uint8 images.
+        seeds: one per member.
+        hidden: width of the two tanh layers.
+        log_std: initial logarithm of the standard deviation of the actions.
+    """
+
+    def __init__(
+        self,
+        obs_shape: Sequence[int],
+        seeds: Sequence[int],
+        actions: int = 3,
+        hidden: int = 64,
+        log_std: float = -0.5,
+    ) -> None:
+        super().__init__()
+        self.obs_shape = tuple(obs_shape)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.actor = self._network(generators, hidden, actions, last_gain=0.01)
+        self.critic = self._network(generators, hidden, 1, last_gain=1.0)
+        self.log_std = nn.Parameter(torch.full((len(seeds), 1, actions), log_std))
+
+    def _network(
+        self, generators: Sequence[torch.Generator], hidden: int, outputs: int, last_gain: float
+    ) -> nn.Sequential:
+        if len(self.obs_shape) == 3:
+            first = PatchEncoder(self.obs_shape[0], generators, hidden)
+        else:
+            linear = PopulationLinear(self.obs_shape[0], hidden, generators, math.sqrt(2))
+            first = nn.Sequential(linear, nn.LeakyReLU(0.01, inplace=True))
+        return nn.Sequential(
+            first,
+            PopulationLinear(hidden, hidden, generators, math.sqrt(2)),
+            nn.LeakyReLU(0.01, inplace=True),
+            PopulationLinear(hidden, outputs, generators, last_gain),
+        )
+
+    @property
+    def members(self) -> int:
+        """P."""
+        return len(self.log_std)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The mean action [P, B, A] for observations [P, B, *obs_shape]."""
+        return self.actor(obs)
+
+    def value(self, obs: Tensor) -> Tensor:
+        """V(obs), [P, B]."""
+        return self.critic(obs)[..., 0]
+
+    def log_prob(self, mean: Tensor, action: Tensor) -> Tensor:
+        """log pi(action | obs) [P, B] of a Gaussian around `mean` [P, B, A], summed over A."""
+        z = (action - mean) * torch.exp(-self.log_std)
+        constant = self.log_std.sum(-1) + 0.5 * math.log(2 * math.pi) * mean.shape[-1]  # [P, 1]
+        return -0.5 * (z * z).sum(-1) - constant
+
+    def entropy(self) -> Tensor:
+        """Differential entropy of the policy of each member, [P]."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum((1, 2))
+
+    def select(self, members: slice) -> ActorCritic:
+        """A population of only these members, sharing no memory with this one."""
+        kept = range(self.members)[members]
+        hidden = self.actor[1].weight.shape[1]
+        chosen = ActorCritic(self.obs_shape, [0] * len(kept), self.log_std.shape[-1], hidden)
+        chosen.load_state_dict({n: v[members].clone() for n, v in self.state_dict().items()})
+        return chosen.to(self.log_std.device)

@@ -1,0 +1,265 @@
+"""Proximal policy optimisation (Schulman et al. 2017) for a population trained in one call.
+
+Every tensor has a leading axis P: one member per reward function and seed. Members share nothing
+but the clock: environments, exploration noise, advantage normalisation, gradient clipping and
+weights are each member's own, so a member trains as it would alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ._validate import positive_int
+from .policies import ActorCritic
+from .tabletop import Task, get_task
+from .tabletop.streams import robot_keys
+from .tabletop.vector_env import RewardFn, TabletopVectorEnv
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The hyperparameters of a run; `gamma` None takes the task's discount."""
+
+    robots: int = 128  # per member
+    rollout: int = 10  # steps between updates
+    epochs: int = 4
+    minibatches: int = 4
+    learning_rate: float = 3e-3  # decays linearly to 0
+    gamma: float | None = None
+    lam: float = 0.95  # of generalised advantage estimation
+    clip: float = 0.2
+    value_coef: float = 0.5
+    entropy_coef: float = 0.0
+    max_grad_norm: float = 0.5
+    hidden: int = 64
+    normalize_advantage: bool = True
+    bootstrap_truncation: bool = True  # a time limit is not the end of the world
+
+
+@dataclass
+class Rollout:
+    """What P members saw and did in T steps with n robots each."""
+
+    obs: Tensor  # [P, T, n, *obs]
+    next_obs: Tensor  # [P, T, n, *obs], before any reset
+    action: Tensor  # [P, T, n, A]
+    log_prob: Tensor  # [P, T, n]
+    reward: Tensor  # [P, T, n]
+    terminated: Tensor  # [P, T, n]
+    truncated: Tensor  # [P, T, n]
+    success: Tensor  # [P, T, n]
+
+
+@dataclass
+class Run:
+    """A trained population: arms x seeds members, arm by arm."""
+
+    arms: list[str]
+    seeds: list[int]
+    policy: ActorCritic
+    steps: np.ndarray  # [U], environment steps per member after each update
+    seconds: np.ndarray  # [U]
+    success: np.ndarray  # [arms, seeds, U], share of the episodes that ended since the last update
+    returns: np.ndarray  # [arms, seeds, U], their mean return under the member's own reward
+
+    def arm(self, name: str) -> ActorCritic:
+        """The members of one arm, one per seed."""
+        first = self.arms.index(name) * len(self.seeds)
+        return self.policy.select(slice(first, first + len(self.seeds)))
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    done: Tensor,
+    gamma: float,
+    lam: float,
+) -> Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016); all tensors [P, T, n].
+
+    `next_value` is V of the state that the action led to. Termination removes it; truncation keeps
+    it, but cuts the sum, as the next row belongs to another episode.
+    """
+    delta = reward + gamma * next_value * (~terminated) - value
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[:, 0])
+    for t in reversed(range(delta.shape[1])):
+        running = delta[:, t] + gamma * lam * (~done[:, t]) * running
+        advantage[:, t] = running
+    return advantage
+
+
+def ppo_loss(
+    policy: ActorCritic,
+    obs: Tensor,
+    action: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    target: Tensor,
+    config: PPOConfig,
+) -> Tensor:
+    """The loss of each member, [P], on a minibatch [P, B]."""
+    if config.normalize_advantage:
+        mean, std = advantage.mean(1, keepdim=True), advantage.std(1, keepdim=True)
+        advantage = (advantage - mean) / (std + 1e-8)
+    ratio = torch.exp(policy.log_prob(policy(obs), action) - old_log_prob)
+    clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+    surrogate = torch.minimum(ratio * advantage, clipped * advantage).mean(1)
+    value_error = 0.5 * (policy.value(obs) - target).square().mean(1)
+    return -surrogate + config.value_coef * value_error - config.entropy_coef * policy.entropy()
+
+
+def clip_gradients(policy: ActorCritic, max_norm: float) -> None:
+    """Scale each member's gradient to a norm of at most `max_norm`."""
+    gradients = [p.grad for p in policy.parameters()]
+    norm = sum(g.flatten(1).square().sum(1) for g in gradients).sqrt()  # [P]
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
+
+
+@torch.inference_mode()
+def collect(
+    env: TabletopVectorEnv, policy: ActorCritic, obs: Tensor, noise: Tensor
+) -> tuple[Rollout, Tensor]:
+    """Act for T steps with exploration noise [P, T, n, A]; also returns the next observation."""
+    p, steps, n, _ = noise.shape
+    std, rows = policy.log_std.exp(), []
+    for t in range(steps):
+        mean = policy(obs)  # [P, n, A]
+        action = mean + std * noise[:, t]
+        new_obs, reward, terminated, truncated, info = env.step(action.flatten(0, 1))
+        seen = (info["final_obs"], reward, terminated, truncated, info["success"])
+        next_obs, *rest = (x.view(p, n, *x.shape[1:]) for x in seen)
+        rows.append((obs, next_obs, action, policy.log_prob(mean, action), *rest))
+        obs = new_obs.view(p, n, *new_obs.shape[1:])
+    return Rollout(*(torch.stack(x, 1) for x in zip(*rows, strict=True))), obs
+
+
+def update(
+    policy: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    data: Rollout,
+    config: PPOConfig,
+    gamma: float,
+    generator: torch.Generator,
+) -> None:
+    """Several epochs of minibatch gradient steps on one rollout."""
+    with torch.no_grad():
+        flat = data.obs.flatten(1, 2)
+        value = policy.value(flat).view_as(data.reward)
+        next_value = policy.value(data.next_obs.flatten(1, 2)).view_as(data.reward)
+        done = data.terminated | data.truncated
+        ended = data.terminated if config.bootstrap_truncation else done
+        advantage = gae(data.reward, value, next_value, ended, done, gamma, config.lam)
+    batch = (flat, data.action, data.log_prob, advantage, advantage + value)
+    batch = [x if x is flat else x.flatten(1, 2) for x in batch]  # [P, T * n, ...]
+    for _ in range(config.epochs):
+        order = torch.randperm(flat.shape[1], generator=generator).to(flat.device)
+        for rows in order.chunk(config.minibatches):
+            optimizer.zero_grad()
+            ppo_loss(policy, *(x[:, rows] for x in batch), config).sum().backward()
+            clip_gradients(policy, config.max_grad_norm)
+            optimizer.step()
+
+
+def train(
+    task: str | Task,
+    rewards: Mapping[str, str | RewardFn],
+    seeds: Sequence[int],
+    total_steps: int,
+    config: PPOConfig | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    on_update: Callable[[int, Rollout], None] | None = None,
+    **env_options: object,
+) -> Run:
+    """Train one member per reward function and seed.
+
+    Args:
+        rewards: name of each arm and its reward: "sparse", "oracle" or a function of the fields
+            of `TabletopVectorEnv.fields`, called with the rows of that arm's robots.
+        total_steps: environment steps per member.
+        on_update: called after each update with its number and the rollout it used.
+        env_options: passed to the environment (obs, size, shift, distractors).
+    """
+    task, config = get_task(task), config or PPOConfig()
+    p, n = len(rewards) * len(seeds), config.robots
+    updates = positive_int(total_steps, "total_steps") // (n * config.rollout)
+    if not p or not updates:
+        raise ValueError(f"need a reward, a seed and at least {n * config.rollout} total_steps.")
+    reward = _per_arm(list(rewards.values()), len(seeds) * n)
+    env = TabletopVectorEnv(task, p * n, reward=reward, device=device, **env_options)
+    keys = torch.cat([robot_keys(seed, n, env.device) for seed in seeds] * len(rewards))
+    obs, _ = env.reset(seed=keys, options={"stagger": True})
+    obs = obs.view(p, n, *obs.shape[1:])
+    policy = ActorCritic(obs.shape[2:], list(seeds) * len(rewards), hidden=config.hidden).to(device)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, fused=True)
+    streams = [torch.Generator().manual_seed(seed) for seed in list(seeds) * len(rewards)]
+    shuffles = torch.Generator().manual_seed(0)  # shared, so that it depends on no member
+    log = _Log(p, n, updates, env.device)
+    with tqdm(total=updates, unit="update", disable=not progress, leave=False) as bar:
+        for i in range(updates):
+            optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / updates)
+            shape = (config.rollout, n, 3)
+            noise = torch.stack([torch.randn(shape, generator=g) for g in streams]).to(device)
+            data, obs = collect(env, policy, obs, noise)
+            update(policy, optimizer, data, config, config.gamma or task.gamma, shuffles)
+            bar.set_postfix_str(log.add(i, data), refresh=False)
+            bar.update()
+            if on_update:
+                on_update(i, data)
+    shape = (len(rewards), len(seeds), updates)
+    steps = np.arange(1, updates + 1) * n * config.rollout
+    success, returns = (x.cpu().numpy().reshape(shape) for x in (log.success, log.returns))
+    return Run(list(rewards), list(seeds), policy, steps, log.seconds, success, returns)
+
+
+def _per_arm(rewards: Sequence[str | RewardFn], robots: int) -> str | RewardFn:
+    """One reward function for all robots, from one per arm of `robots` robots."""
+    if len(rewards) == 1:
+        return rewards[0]
+
+    def reward(fields: Mapping[str, Tensor]) -> Tensor:
+        parts = []
+        for arm, each in enumerate(rewards):
+            own = {name: x[arm * robots : (arm + 1) * robots] for name, x in fields.items()}
+            parts.append(each(own) if callable(each) else own[each])
+        return torch.cat(parts)
+
+    return reward
+
+
+class _Log:
+    """Success and return of the episodes that ended in each update, per member."""
+
+    def __init__(self, p: int, n: int, updates: int, device: torch.device) -> None:
+        self.success = torch.zeros(p, updates, device=device)
+        self.returns = torch.zeros(p, updates, device=device)
+        self.seconds = np.zeros(updates)
+        self.running = torch.zeros(p, n, device=device)
+        self.start = time.perf_counter()
+
+    def add(self, i: int, data: Rollout) -> str:
+        done = data.terminated | data.truncated  # [P, T, n]
+        total = torch.zeros_like(self.running)
+        for t in range(done.shape[1]):
+            self.running += data.reward[:, t]
+            total += self.running * done[:, t]
+            self.running *= ~done[:, t]
+        ends = done.sum((1, 2))
+        for store, value in ((self.success, data.success.sum((1, 2))), (self.returns, total.sum(1))):
+            last = store[:, i - 1] if i else torch.zeros_like(ends, dtype=torch.float32)
+            store[:, i] = torch.where(ends > 0, value / ends.clamp_min(1), last)
+        self.seconds[i] = time.perf_counter() - self.start
+        return f"success {self.success[:, i].mean().item():.2f}"

@@ -1,0 +1,496 @@
+"""Intervals, claims, run modes, provenance and figures: what every result of the book rests on."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from scipy import stats
+
+from tutorial_utils import claims as claims_module
+from tutorial_utils import palette, plotting, provenance, run_mode
+from tutorial_utils.claims import ClaimError, Claims, read_results
+from tutorial_utils.intervals import Interval, band, bootstrap, difference
+
+GOOD = Interval(0.9, 0.85, 0.95)
+BAD = Interval(0.1, 0.05, 0.15)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("DUALITY_MODE", raising=False)
+    monkeypatch.delenv("DUALITY_SEED", raising=False)
+    monkeypatch.setenv("DUALITY_RESULTS", str(tmp_path / "results"))
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+# Intervals
+
+
+def test_two_seeds_by_hand():
+    # Resampled means of (0, 2): 0, 1, 2 with chances 1/4, 1/2, 1/4, so the percentiles are the
+    # values themselves and the interval is 1 -+ 1 * sqrt(2) * t_1 / z.
+    reach = np.sqrt(2) * stats.t.ppf(0.975, 1) / stats.norm.ppf(0.975)
+    interval = bootstrap([0.0, 2.0])
+    assert interval.estimate == 1
+    assert interval.low == pytest.approx(1 - reach)
+    assert interval.high == pytest.approx(1 + reach)
+
+
+def test_many_values_agree_with_scipy():
+    values = np.random.default_rng(0).gamma(2.0, size=300)
+    ours = bootstrap(values, resamples=20_000)
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert ours.low == pytest.approx(theirs.low, abs=0.01)
+    assert ours.high == pytest.approx(theirs.high, abs=0.01)
+
+
+# Skewed seed effects cost three points of coverage, of Student's t as well (92%).
+@pytest.mark.parametrize(
+    ("kind", "least"), [("normal", 0.93), ("difference", 0.93), ("beta-binomial", 0.89)]
+)
+def test_five_seeds_cover_the_truth(kind, least):
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(600):
+        if kind == "beta-binomial":
+            chance = rng.beta(12, 2, size=(5, 1))
+            truth, interval = 12 / 14, bootstrap(rng.random((5, 60)) < chance, resamples=500)
+        elif kind == "difference":
+            a, b = rng.normal(1, 1, 5), rng.normal(0, 3, 5)
+            truth, interval = 1, difference(a, b, resamples=500, seed=trial)
+        else:
+            truth, interval = 0, bootstrap(rng.normal(size=5), resamples=500, seed=trial)
+        hits += interval.low <= truth <= interval.high
+    assert least <= hits / 600 <= 0.975  # the percentile bootstrap: 0.81 to 0.86
+
+
+def test_few_episodes_widen():
+    rng = np.random.default_rng(0)
+    few, many = rng.random((5, 10)) < 0.8, rng.random((5, 1000)) < 0.8
+    widths = [interval.high - interval.low for interval in map(bootstrap, (few, many))]
+    assert widths[0] > 2 * widths[1]
+
+
+@pytest.mark.parametrize("episodes", [5, 20, 200])
+def test_perfect_scores_have_a_width(episodes):
+    interval = bootstrap(np.ones((5, episodes)))
+    wilson = stats.binomtest(5 * episodes, 5 * episodes).proportion_ci(method="wilson")
+    assert interval.low == pytest.approx(wilson.low)
+    assert interval.high == 1
+    gap = difference(np.ones((5, episodes)), np.zeros((5, episodes)))
+    assert gap.high == 1
+    assert gap.low < interval.low
+
+
+def test_iqm_is_the_trimmed_mean_of_the_seeds():
+    values = np.random.default_rng(0).normal(size=(8, 30))
+    interval = bootstrap(values, "iqm")
+    assert interval.estimate == pytest.approx(stats.trim_mean(values.mean(1), 0.25))
+    outlier = [1.0, 1.1, 0.9, 1.0, 100.0]
+    assert bootstrap(outlier, "iqm").estimate < 2 < bootstrap(outlier).estimate
+
+
+def test_statistic_may_be_a_function_and_values_a_tensor():
+    values = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    assert bootstrap(values, np.median).estimate == 2
+    assert bootstrap(values) == bootstrap([3, 1, 2])
+
+
+ARMS = hnp.arrays(
+    float, st.integers(2, 6), elements=st.floats(-100, 100).map(lambda x: round(x, 3))
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ARMS, st.integers(-20, 20))
+def test_interval_contains_and_moves_with_the_values(values, shift):
+    interval = bootstrap(values, resamples=200)
+    assert interval.low <= interval.estimate <= interval.high
+    assert interval.estimate == pytest.approx(values.mean())
+    if values.min() < 0 and (values + shift).min() < 0:  # neither is a rate, so nothing is cut
+        moved = bootstrap(values + shift, resamples=200)
+        assert moved.low == pytest.approx(interval.low + shift, abs=1e-6)
+        assert moved.high == pytest.approx(interval.high + shift, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_rates_stay_rates(n, episodes, random):
+    a, b = ([[random.random() < p for _ in range(episodes)] for _ in range(n)] for p in (0.9, 0.3))
+    interval, gap = bootstrap(a, resamples=200), difference(a, b, resamples=200)
+    assert 0 <= interval.low < interval.high <= 1
+    assert -1 <= gap.low < gap.high <= 1
+
+
+def test_difference_is_antisymmetric():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, 6), rng.normal(0, 2, 5)
+    forth, back = difference(a, b, resamples=20_000), difference(b, a, resamples=20_000)
+    assert forth.estimate == pytest.approx(-back.estimate)
+    assert forth.low == pytest.approx(-back.high, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ([], "empty"),
+        ([[1.0, 2.0], [1.0]], "equal length"),
+        ([1.0, np.nan], "finite"),
+        ([0.5], "at least 2"),
+        ("abc", "numbers"),
+        (np.ones((2, 2, 2)), "axes"),
+    ],
+)
+def test_bad_values(values, word):
+    with pytest.raises(ValueError, match=word) as error:
+        bootstrap(values)
+    one_line(error)
+
+
+@pytest.mark.parametrize("settings_", [{"statistic": "men"}, {"level": 95}, {"resamples": 1}])
+def test_bad_settings(settings_):
+    with pytest.raises(ValueError, match=r"mean|level|resamples") as error:
+        bootstrap([1.0, 2.0], **settings_)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.93, 0.9, 0.95), "0.93 [0.90, 0.95]"),
+        ((0.0, 0.0, 0.0038), "0.000 [0.000, 0.004]"),
+        ((41.26, 30, 55), "41.3 [30.0, 55.0]"),
+        ((1234.5, -1000, 2000), "1,234 [-1,000, 2,000]"),
+        ((1.0, 1.0, 1.0), "1.00 [1.00, 1.00]"),
+    ],
+)
+def test_interval_reads_well(numbers, text):
+    assert str(Interval(*numbers)) == text
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (1, 0, np.inf), (np.nan, 0, 1)])
+def test_interval_must_be_one(numbers):
+    with pytest.raises(ValueError, match="finite low <= estimate <= high"):
+        Interval(*numbers)
+
+
+def test_band_is_students_t():
+    values = np.random.default_rng(0).normal(size=(5, 7))
+    mean, low, high = band(values)
+    expected = stats.t.interval(0.95, 4, values.mean(0), stats.sem(values))
+    np.testing.assert_allclose((low, high), expected)
+    assert mean.shape == low.shape == high.shape == (7,)
+    values[2, 3] = np.nan
+    assert np.isnan(band(values)[0]).sum() == 1
+
+
+# Claims
+
+
+def make_claims(interval=GOOD, twin=BAD) -> Claims:
+    claims = Claims("foundations/the_lab")
+    claims.arm("oracle", success=np.full((5, 4), 0.75), steps=300_000, seconds=51.234)
+    claims.at_least("it learns", interval, 0.5)
+    claims.fails_on_twin("it learns", twin)
+    return claims
+
+
+def test_results_file_round_trip(tmp_path, capsys):
+    make_claims().check()
+    assert "it learns" in capsys.readouterr().out
+    path = tmp_path / "results" / "foundations-the_lab.json"
+    result = read_results(path)
+    entry = {"claim": "it learns", "estimate": 0.9, "low": 0.85, "high": 0.95, "bound": 0.5}
+    assert result["claims"] == [entry | {"holds": True}]
+    assert result["twins"][0]["holds"] is False
+    assert result["arms"] == {"oracle": {"success": [0.75] * 5, "steps": 300_000, "seconds": 51}}
+    assert (result["mode"], result["seed"]) == ("lecture", 0)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_failing_claims_are_all_named():
+    claims = make_claims(Interval(0.55, 0.45, 0.65))
+    claims.at_most("it is safe", Interval(0.04, 0.01, 0.07), 0.05)
+    with pytest.raises(ClaimError, match=r"'it learns'.*'it is safe'") as error:
+        claims.check()  # both estimates are on the right side, both ends are not
+    one_line(error)
+
+
+def test_passing_twin_stops_the_run():
+    with pytest.raises(ClaimError, match="sabotaged twin") as error:
+        make_claims(GOOD, GOOD).check()
+    one_line(error)
+
+
+def test_smoke_draws_no_conclusion(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DUALITY_MODE", "smoke")
+    make_claims(BAD, GOOD).check()
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert "no conclusion" in out
+    assert "it learns" not in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_claims_need_a_twin():
+    claims = Claims("foundations/the_lab")
+    claims.at_least("it learns", GOOD, 0.5)
+    with pytest.raises(ClaimError, match="twin"):
+        claims.check()
+    with pytest.raises(ValueError, match=r"Did you mean 'it learns'"):
+        claims.fails_on_twin("it learn", BAD)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Claims("The Lab"),
+        lambda: Claims("a/b").at_least("x", 0.9, 0.5),
+        lambda: Claims("a/b").at_least("x", GOOD, float("nan")),
+        lambda: Claims("a/b").arm("x", success=[0.5, 1.5], steps=1, seconds=1),
+        lambda: Claims("a/b").arm("x", success=[0.5], steps=-1, seconds=1),
+        lambda: Claims("a/b").arm("x", success=[0.5], steps=1, seconds=float("nan")),
+    ],
+)
+def test_bad_claims(call):
+    with pytest.raises(ValueError, match=r"not|must|needs") as error:
+        call()
+    one_line(error)
+
+
+def test_a_crash_leaves_the_old_results(monkeypatch, tmp_path):
+    make_claims().check()
+    path = tmp_path / "results" / "foundations-the_lab.json"
+    before = path.read_text()
+
+    def crash(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(claims_module.os, "replace", crash)
+    with pytest.raises(OSError, match="disk full"):
+        make_claims().check()
+    assert path.read_text() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def damage(result: dict, key: str) -> str:
+    result = json.loads(json.dumps(result))
+    if key == "chapter":
+        result["chapter"] = "foundations/another"
+    elif key in result:
+        del result[key]
+    else:
+        del result["claims"][0][key]
+    return json.dumps(result)
+
+
+def test_damaged_results_name_the_chapter(tmp_path):
+    make_claims().check()
+    path = tmp_path / "results" / "foundations-the_lab.json"
+    whole = read_results(path)
+    texts = [damage(whole, key) for key in (*whole, "low", "holds")]
+    for text in (*texts, "", "[1]", '{"chapter": ', json.dumps(whole | {"claims": [1]})):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="CHAPTER=foundations/the_lab") as error:
+            read_results(path)
+        assert str(tmp_path) not in one_line(error)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"no results.*CHAPTER=foundations/the_lab"):
+        read_results(path)
+
+
+def test_results_stand_beside_the_book(monkeypatch, tmp_path):
+    monkeypatch.delenv("DUALITY_RESULTS")
+    chapter = tmp_path / "book" / "chapters" / "foundations"
+    chapter.mkdir(parents=True)
+    monkeypatch.chdir(chapter)
+    assert claims_module._results_folder() == chapter / "results"
+    (tmp_path / "book" / "_config.yml").touch()
+    assert claims_module._results_folder() == tmp_path / "book" / "results"
+
+
+# Run mode
+
+
+def test_seeds_never_meet(monkeypatch):
+    training, evaluation = set(), set()
+    for offset in range(5):
+        monkeypatch.setenv("DUALITY_SEED", str(offset))
+        drawn = run_mode.seeds(999)
+        assert not training.intersection(drawn)
+        training.update(drawn)
+        held_out = range(run_mode.evaluation_seed(), run_mode.evaluation_seed() + 1000)
+        assert not evaluation.intersection(held_out)
+        evaluation.update(held_out)
+    assert not training & evaluation
+
+
+def test_default_mode_and_seeds():
+    assert run_mode.mode() == "lecture"
+    assert run_mode.seeds(3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "x", "²"])
+def test_bad_seed(monkeypatch, text):
+    monkeypatch.setenv("DUALITY_SEED", text)
+    with pytest.raises(ValueError, match="DUALITY_SEED") as error:
+        run_mode.seed_offset()
+    one_line(error)
+
+
+def test_bad_mode_and_counts(monkeypatch):
+    for n in (0, 1000, 2.0):
+        with pytest.raises(ValueError, match="number of seeds"):
+            run_mode.seeds(n)
+    monkeypatch.setenv("DUALITY_MODE", "lectures")
+    with pytest.raises(ValueError, match=r"Did you mean 'lecture'") as error:
+        run_mode.mode()
+    one_line(error)
+
+
+def test_budget(monkeypatch):
+    columns = {"smoke": {"steps": 10}, "lecture": {"steps": 300_000}, "full": {"steps": 9}}
+    monkeypatch.setenv("DUALITY_MODE", "smoke")
+    small = run_mode.budget(**columns)
+    assert small.steps == 10
+    assert "smoke (this run)" in small._repr_html_()
+    assert all(text in small._repr_markdown_() for text in ("lecture", "300,000", "full"))
+    with pytest.raises(AttributeError, match=r"Did you mean 'steps'"):
+        _ = small.step
+    columns["full"]["seeds"] = 5
+    with pytest.raises(ValueError, match="'seeds' is missing in smoke and lecture") as error:
+        run_mode.budget(**columns)
+    one_line(error)
+
+
+# Provenance
+
+
+def test_provenance_tells_no_secrets():
+    import getpass
+    import socket
+
+    facts = provenance.provenance()
+    keys = {"mode", "seed", "machine", "cores", "versions", "commit", "seconds", "peak_mb"}
+    assert set(facts) == keys
+    assert facts["peak_mb"] is None or 50 < facts["peak_mb"] < 50_000
+    line = provenance.provenance_line()
+    for text in (line, json.dumps(facts)):
+        assert "/" not in text
+        assert "\n" not in text
+        assert socket.gethostname() not in text
+        assert not re.search(rf"\b{re.escape(getpass.getuser())}\b", text)
+
+
+def test_provenance_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.provenance()["commit"] is None
+
+
+# Figures and tables
+
+
+def make_axes():
+    plotting.use_style()
+    return Figure().subplots()
+
+
+def test_an_arm_keeps_its_colour():
+    assert plotting.arm_color("Sparse") == plotting.arm_color(" sparse ") == palette.GREY
+    assert plotting.arm_color("world model") == plotting.arm_color("world_model")
+    assert plotting.arm_color("sabotage") == palette.RED
+    # Written down, because Python's own hash differs in each session.
+    assert plotting.arm_color("an unknown arm") == "#56B4E9"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=20))
+def test_every_name_has_a_colour(name):
+    assert re.fullmatch(r"#[0-9A-F]{6}", plotting.arm_color(name))
+
+
+def test_curves_draw_means_and_bands():
+    ax = make_axes()
+    x = np.linspace(0, 2e6, 11)
+    arms = {name: np.random.default_rng(0).random((5, 11)) for name in ("ppo", "dppo", "sparse")}
+    arms["one seed"] = torch.full((1, 11), 0.5)
+    plotting.curves(ax, x, arms, "environment steps", "success rate")
+    assert [line.get_label() for line in ax.lines] == list(arms)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), arms["ppo"].mean(0))
+    assert len(ax.collections) == 4
+    assert ax.lines[0].get_color() == ax.lines[1].get_color()  # two arms of one colour ...
+    assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()  # ... stay apart
+    heights = sorted(text.get_position()[1] for text in ax.texts)
+    assert np.diff(heights).min() > 0.03
+    ax.figure.canvas.draw()
+    assert "2M" in [tick.get_text() for tick in ax.get_xticklabels()]
+
+
+@pytest.mark.parametrize("arm", [np.zeros(11), np.zeros((5, 10)), [[1.0], [1.0, 2.0]], []])
+def test_bad_curves(arm):
+    with pytest.raises(ValueError, match="ppo") as error:
+        plotting.curves(make_axes(), np.arange(11), {"ppo": arm}, "x", "y")
+    one_line(error)
+
+
+def test_bars_show_interval_and_seeds():
+    ax = make_axes()
+    plotting.bars(ax, {"expert": GOOD, "ppo": np.array([0.2, 0.4, 0.6])}, "success rate")
+    assert [patch.get_width() for patch in ax.patches] == pytest.approx([0.9, 0.4])
+    assert list(ax.lines[0].get_xdata()) == [0.85, 0.95]
+    assert len(ax.collections) == 1
+    np.testing.assert_allclose(ax.collections[0].get_offsets()[:, 0], [0.2, 0.4, 0.6])
+    assert ax.texts[0].get_text() == str(GOOD)
+
+
+def test_film_strip():
+    frames = np.zeros((5, 8, 8, 3), dtype=np.uint8)
+    figure = plotting.film_strip(frames, columns=3, captions=list("abcde"))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert len(figure.axes) == 6
+    assert sum(len(ax.images) for ax in figure.axes) == 5
+    for bad in (frames[0], frames.astype(float), frames[:0]):
+        with pytest.raises(ValueError, match="uint8") as error:
+            plotting.film_strip(bad)
+        one_line(error)
+    with pytest.raises(ValueError, match="captions"):
+        plotting.film_strip(frames, captions=["a"])
+
+
+def test_table_reads_as_text_html_and_markdown():
+    rows = {"ppo": {"success": GOOD, "steps": 300_000}, "a|<b>": {"success": BAD, "steps": 7}}
+    shown = plotting.table(rows)
+    lines = repr(shown).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2].endswith("300,000")
+    assert "&lt;b&gt;" in shown._repr_html_()
+    assert "text-align: right" in shown._repr_html_()
+    assert "a\\|<b>" in shown._repr_markdown_()
+    assert repr(plotting.table([{"": name, **row} for name, row in rows.items()])) == repr(shown)
+
+
+@pytest.mark.parametrize("rows", [[], [{"a": 1}, {"b": 1}]])
+def test_bad_table(rows):
+    with pytest.raises(ValueError, match="row") as error:
+        plotting.table(rows)
+    one_line(error)
