@@ -42,15 +42,17 @@ def evaluate(
     task: str | Task,
     episodes: int = 200,
     seed: int | None = None,
+    deterministic: bool = True,
     on_step: Callable[[TabletopVectorEnv, Tensor], None] | None = None,
     **env_options: Any,
 ) -> Evaluation:
     """Run each member of `policy` once through the same `episodes` starts.
 
     Args:
-        policy: a population (its mean action is taken), a scripted expert, or a function from
-            observations [1, E, ...] to actions [1, E, 3].
+        policy: a population, a scripted expert, or a function from observations [1, E, ...] to
+            actions [1, E, 3].
         seed: of the episodes; by default the book's evaluation seed, which no training uses.
+        deterministic: take the mean action of a population; else sample from it.
         on_step: called before each action with the environment and which of its robots are still
             in their episode, bool [P * E]; and once after the last action.
         env_options: passed to the environment (obs, size, shift, reward, distractors, device).
@@ -60,12 +62,13 @@ def evaluate(
     env = TabletopVectorEnv(task, members * episodes, **env_options)
     seed = run_mode.evaluation_seed() if seed is None else seed
     env.reset(seed=robot_keys(seed, episodes, env.device).repeat(members))
+    noise = None if deterministic else torch.Generator(env.device).manual_seed(seed)
     running = torch.ones(members * episodes, dtype=torch.bool, device=env.device)
     success, returns, cost, steps = (torch.zeros_like(running, dtype=torch.float) for _ in range(4))
     for _ in range(task.horizon):
         if on_step:
             on_step(env, running)
-        reward, terminated, truncated, info = env.advance(_act(policy, env, members))
+        reward, terminated, truncated, info = env.advance(_act(policy, env, members, noise))
         steps += running
         returns += running * reward
         cost += running * info["cost"]
@@ -79,10 +82,16 @@ def evaluate(
     return Evaluation(*arrays)
 
 
-def _act(policy: Policy, env: TabletopVectorEnv, members: int) -> Tensor:
+def _act(
+    policy: Policy, env: TabletopVectorEnv, members: int, noise: torch.Generator | None
+) -> Tensor:
     if isinstance(policy, Expert):
         return policy(env.world)
     obs = env.observe()
     if isinstance(obs, Tensor):
         obs = obs.view(members, -1, *obs.shape[1:])
-    return policy(obs).reshape(-1, 3)
+    action = policy(obs)  # [P, E, 3]
+    if noise is not None and isinstance(policy, ActorCritic):
+        draw = torch.randn(action.shape, generator=noise, device=action.device)
+        action = action + policy.log_std.exp() * draw
+    return action.reshape(-1, 3)

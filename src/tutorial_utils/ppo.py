@@ -258,7 +258,10 @@ class _Log:
             total += self.running * done[:, t]
             self.running *= ~done[:, t]
         ends = done.sum((1, 2))
-        for store, value in ((self.success, data.success.sum((1, 2))), (self.returns, total.sum(1))):
+        for store, value in (
+            (self.success, data.success.sum((1, 2))),
+            (self.returns, total.sum(1)),
+        ):
             last = store[:, i - 1] if i else torch.zeros_like(ends, dtype=torch.float32)
             store[:, i] = torch.where(ends > 0, value / ends.clamp_min(1), last)
         self.seconds[i] = time.perf_counter() - self.start
