@@ -1,8 +1,8 @@
 """Helpers of the book Duality: what two chapters share and no chapter teaches.
 
-Importing the package sets torch to one thread on the CPU (`DUALITY_THREADS` overrides): on a shared
-machine small networks train 5 to 20 times faster that way, and parallelism comes from the population
-axis instead. It also registers the `Tabletop/...-v0` environments with Gymnasium.
+Importing the package sets torch to one thread on the CPU (`DUALITY_THREADS` overrides): on a
+shared machine small networks train 5 to 20 times faster that way, and parallelism comes from the
+population axis instead. It also registers the `Tabletop/...-v0` environments with Gymnasium.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Evaluation:
     steps: np.ndarray  # length of the episode
 
     def interval(self) -> Interval:
-        """Success rate with its 95% interval: over members, or over the episodes of a single one."""
+        """Success rate and its 95% interval over members, or over the episodes of a single one."""
         return bootstrap(self.success if len(self.success) > 1 else self.success.T)
 
 

@@ -250,7 +250,7 @@ class World:
         return draw < self.shift.slip
 
     def _blocked(self, objects: Tensor) -> Tensor:
-        """Where discs at `objects` [2, K, N] would leave the table, enter a wall or overlap, [N]."""
+        """Where discs at `objects` [2, K, N] leave the table, enter a wall or overlap, [N]."""
         blocked = ((objects.abs() > _EDGE).any(0) | self._in_wall(objects)).any(0)
         for i in range(self.num_objects):
             for j in range(i):

@@ -1,0 +1,39 @@
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+export OMP_NUM_THREADS := 1
+
+.PHONY: help book test lab execute bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+book: $(INSTALLED)  ## build the rendered book in book/_build/html (offline; warnings are errors)
+	$(VENV)/bin/jupyter-book build book -W -n --keep-going
+	@echo "open book/_build/html/index.html"
+
+test: $(INSTALLED)  ## run every test, and every chapter in smoke mode
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PYTHON) tools/check_notebooks.py
+	$(PYTHON) -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=120 tests book/chapters
+
+lab: $(INSTALLED)  ## open the chapters in JupyterLab
+	$(VENV)/bin/jupyter lab book/chapters
+
+execute: $(INSTALLED)  ## run stale chapters and store their outputs (one: CHAPTER=foundations/the_lab)
+	$(PYTHON) tools/execute.py $(CHAPTER)
+
+bench: $(INSTALLED)  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
+	$(PYTHON) benchmarks/run.py
+
+clean:  ## remove the built book, caches and scratch outputs
+	rm -rf book/_build build dist .execute .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@python3 -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed; python3 here is " + sys.version.split()[0])'
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[robotics,book,dev]'
+	@touch $@
