@@ -384,7 +384,7 @@ def test_the_card_says_what_the_metadata_says(root: Path) -> None:
     executed = {"seconds": 100.0, "machine": "2 cores, X, Linux"}
     text = card.Cards(notebooks.Book(root)).render(NAME, FACTS | {"executed": executed})
     assert text.splitlines() == [
-        "| At a glance | |",
+        "| | |",
         "|:--|:--|",
         "| Taxonomy leaf | Reward signal |",
         "| Review section | 5.1.1 |",

@@ -108,7 +108,7 @@ class Cards:
         except KeyError as error:
             raise NotebookError(f"metadata has no {error.args[0]!r}: add it.") from None
         lines = [f"| {key} | {_cell_text(value or 'none')} |" for key, value in rows.items()]
-        return "\n".join(["| At a glance | |", "|:--|:--|", *lines])
+        return "\n".join(["| | |", "|:--|:--|", *lines])
 
     def refresh(self, chapter: str, nb: NotebookNode) -> bool:
         """Put the right card below the title cell of `nb`; tells whether that changed anything."""

@@ -63,28 +63,38 @@ def evaluate(
     seed = run_mode.evaluation_seed() if seed is None else seed
     env.reset(seed=robot_keys(seed, episodes, env.device).repeat(members))
     noise = None if deterministic else torch.Generator(env.device).manual_seed(seed)
-    running = torch.ones(members * episodes, dtype=torch.bool, device=env.device)
+    arrays = _run(policy, env, members, noise, on_step)
+    return Evaluation(*(x.view(members, episodes).cpu().numpy() for x in arrays))
+
+
+def _run(
+    policy: Policy,
+    env: TabletopVectorEnv,
+    members: int,
+    noise: torch.Generator | None,
+    on_step: Callable[[TabletopVectorEnv, Tensor], None] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Success, return, cost and length of the first episode of each robot."""
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     success, returns, cost, steps = (torch.zeros_like(running, dtype=torch.float) for _ in range(4))
-    for _ in range(task.horizon):
+    while running.any():  # the time limit ends every episode
         if on_step:
             on_step(env, running)
-        reward, terminated, truncated, info = env.advance(_act(policy, env, members, noise))
+        reward, terminated, truncated, info = env.advance(act(policy, env, members, noise))
         steps += running
         returns += running * reward
         cost += running * info["cost"]
         success += running * info["success"]
         running = running & ~(terminated | truncated)
-        if not running.any():
-            break
     if on_step:
         on_step(env, running)
-    arrays = (x.view(members, episodes).cpu().numpy() for x in (success > 0, returns, cost, steps))
-    return Evaluation(*arrays)
+    return success > 0, returns, cost, steps
 
 
-def _act(
-    policy: Policy, env: TabletopVectorEnv, members: int, noise: torch.Generator | None
+def act(
+    policy: Policy, env: TabletopVectorEnv, members: int, noise: torch.Generator | None = None
 ) -> Tensor:
+    """Actions [N, 3] for the robots of `env`; with `noise`, sampled ones of a population."""
     if isinstance(policy, Expert):
         return policy(env.world)
     obs = env.observe()

@@ -228,7 +228,8 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def _repr_html_(self) -> str:
-        sides = ["right" if right else "left" for right in self._right]
+        # Words wrap, numbers do not. "dataframe" is what Jupyter, Colab and the book style.
+        sides = ["right; white-space: nowrap" if right else "left" for right in self._right]
 
         def line(cells: Sequence[str], tag: str) -> str:
             pairs = zip(cells, sides, strict=True)
@@ -237,8 +238,8 @@ class Table:
             )
 
         body = "\n".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self.cells)
-        head = line(self.heads, "th")
-        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+        head = f"<thead><tr>{line(self.heads, 'th')}</tr></thead>"
+        return f'<table class="dataframe">\n{head}\n<tbody>\n{body}\n</tbody>\n</table>'
 
 
 def _cell(value: Any) -> str:
