@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ._validate import positive_int
+from ._validate import one_of, positive_int
 from .policies import ActorCritic
 from .tabletop import Task, get_task
 from .tabletop.streams import robot_keys
-from .tabletop.vector_env import RewardFn, TabletopVectorEnv
+from .tabletop.vector_env import REWARDS, RewardFn, TabletopVectorEnv
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
 
     def arm(self, name: str) -> ActorCritic:
         """The members of one arm, one per seed."""
-        first = self.arms.index(name) * len(self.seeds)
+        first = self.arms.index(one_of(name, self.arms, "arm")) * len(self.seeds)
         return self.policy.select(slice(first, first + len(self.seeds)))
 
 
@@ -195,10 +195,11 @@ def train(
     """
     task, config = get_task(task), config or PPOConfig()
     p, n = len(rewards) * len(seeds), config.robots
+    gamma = task.gamma if config.gamma is None else config.gamma
     updates = positive_int(total_steps, "total_steps") // (n * config.rollout)
     if not p or not updates:
         raise ValueError(f"need a reward, a seed and at least {n * config.rollout} total_steps.")
-    reward = _per_arm(list(rewards.values()), len(seeds) * n)
+    reward = _per_arm(rewards, len(seeds) * n)
     env = TabletopVectorEnv(task, p * n, reward=reward, device=device, **env_options)
     keys = torch.cat([robot_keys(seed, n, env.device) for seed in seeds] * len(rewards))
     obs, _ = env.reset(seed=keys, options={"stagger": True})
@@ -214,7 +215,7 @@ def train(
             shape = (config.rollout, n, 3)
             noise = torch.stack([torch.randn(shape, generator=g) for g in streams]).to(device)
             data, obs = collect(env, policy, obs, noise)
-            update(policy, optimizer, data, config, config.gamma or task.gamma, shuffles)
+            update(policy, optimizer, data, config, gamma, shuffles)
             bar.set_postfix_str(log.add(i, data), refresh=False)
             bar.update()
             if on_update:
@@ -225,16 +226,23 @@ def train(
     return Run(list(rewards), list(seeds), policy, steps, log.seconds, success, returns)
 
 
-def _per_arm(rewards: Sequence[str | RewardFn], robots: int) -> str | RewardFn:
+def _per_arm(rewards: Mapping[str, str | RewardFn], robots: int) -> str | RewardFn:
     """One reward function for all robots, from one per arm of `robots` robots."""
+    for each in rewards.values():
+        if not callable(each):
+            one_of(each, REWARDS, "reward")
     if len(rewards) == 1:
-        return rewards[0]
+        return next(iter(rewards.values()))
 
     def reward(fields: Mapping[str, Tensor]) -> Tensor:
         parts = []
-        for arm, each in enumerate(rewards):
-            own = {name: x[arm * robots : (arm + 1) * robots] for name, x in fields.items()}
-            parts.append(each(own) if callable(each) else own[each])
+        for i, (arm, each) in enumerate(rewards.items()):
+            own = {name: x[i * robots : (i + 1) * robots] for name, x in fields.items()}
+            part = each(own) if callable(each) else own[each]
+            if not isinstance(part, Tensor) or part.shape != (robots,):
+                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(f"the reward {arm!r} must be a tensor [{robots}], not {shape}.")
+            parts.append(part)
         return torch.cat(parts)
 
     return reward

@@ -34,6 +34,7 @@ def push(objects: Tensor, old: Tensor, new: Tensor, radius: float) -> Tensor:
     normal = (apart - contact * motion) / radius  # [2, K, N], from gripper to disc
     depth = ((1 - contact) * (motion * normal).sum(0)).clamp_min(0.0)
     away, gap = objects - new[:, None], distance(objects, new[:, None])
-    away[0] += gap < 1e-6  # exactly on top: along +x
-    squeezed = new[:, None] + away / gap.clamp_min(1e-6) * radius
-    return torch.where(inside < -1e-3, squeezed, objects + depth * normal)
+    on_top = gap < 1e-6
+    away[0] += on_top  # out along +x
+    squeezed = new[:, None] + away / torch.where(on_top, 1.0, gap) * radius
+    return torch.where(inside < -1e-6, squeezed, objects + depth * normal)

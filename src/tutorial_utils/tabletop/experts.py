@@ -90,8 +90,12 @@ class Expert:
         first = todo.int().argmax(0).expand(2, 1, -1)
         disc = world.objects.gather(1, first)[:, 0]  # [2, N]
         aim = world.zones.gather(1, first)[:, 0]
-        miss = torch.where(flawed, -_MISS * torch.where(aim[1] > 0, 1.0, -1.0), 0.0)
-        aim = torch.stack((aim[0], aim[1] + miss))
+        if world.task.graspable:  # let go beside the zone
+            side = torch.where(aim[1] > 0, -1.0, 1.0)
+            wrong = torch.stack((aim[0], aim[1] + _MISS * side))
+        else:  # stop short, as a disc that is pushed past the zone could cross it
+            wrong = aim + (disc - aim) / distance(disc, aim).clamp_min(1e-6) * _MISS
+        aim = torch.where(flawed, wrong, aim)
         handle = self._carry if world.task.graspable else self._push
         target, closed = handle(world, disc, aim)
         if world.task.button:

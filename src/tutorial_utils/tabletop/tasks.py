@@ -5,6 +5,7 @@ Lengths are in table units: the table is the square [-1, 1] x [-1, 1].
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .._validate import one_of
@@ -181,6 +182,10 @@ class Shift:
 
     def __post_init__(self) -> None:
         one_of(self.pairs, ("all", "seen", "unseen"), "value of pairs")
+        for name in ("rotation", "wind", "inward", "camera"):
+            value = getattr(self, name)
+            if not all(map(math.isfinite, value if hasattr(value, "__len__") else [value])):
+                raise ValueError(f"{name} must be finite, not {value!r}.")
         for name in ("slip", "dim"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)!r}.")

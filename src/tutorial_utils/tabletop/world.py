@@ -222,6 +222,7 @@ class World:
             closing = closing | stuck
             held = held & closing
             if self.shift.slip:
+                stuck = stuck | self._occupied(old, was_held)  # where it would fall
                 held = held & (stuck | ~self._slips())
         carried = held | (was_held & ~closing)
         objects = torch.where(carried, new[:, None], self.objects)  # [2, K, N]

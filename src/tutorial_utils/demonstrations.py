@@ -1,0 +1,219 @@
+"""Demonstrations as Minari datasets, under `MINARI_DATASETS_PATH` (default ~/.minari/datasets)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Any
+
+import minari
+import torch
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
+from minari.storage import get_dataset_path
+from torch import Tensor
+
+from . import run_mode
+from ._validate import one_of, positive_int
+from .evaluation import Policy, act
+from .tabletop import Task, get_task
+from .tabletop.language import instructions
+from .tabletop.streams import robot_keys
+from .tabletop.vector_env import TabletopVectorEnv
+
+_PATIENCE = 5.0  # seconds to wait for the server of published datasets
+
+
+@torch.inference_mode()
+def collect(
+    policy: Policy,
+    task: str | Task,
+    episodes: int,
+    seed: int | None = None,
+    max_steps: int | None = None,
+    **env_options: Any,
+) -> list[EpisodeBuffer]:
+    """Record episodes, all at once; those longer than `max_steps` count as truncated.
+
+    Args:
+        policy: as in `evaluation.evaluate`; the members of a population share the episodes.
+        seed: of the episodes; by default the book's first training seed.
+        env_options: passed to the environment (obs, size, shift, reward, distractors, device).
+
+    Returns:
+        Buffers of T steps: observations [T + 1, ...], the rest [T, ...]; infos hold "success" and
+        "cost", options the "instruction"; `env.reset(seed=torch.tensor([buffer.seed]))` replays.
+    """
+    task, episodes = get_task(task), positive_int(episodes, "episodes")
+    steps = task.horizon if max_steps is None else positive_int(max_steps, "max_steps")
+    env, members = TabletopVectorEnv(task, episodes, **env_options), getattr(policy, "members", 1)
+    keys = robot_keys(run_mode.seeds(1)[0] if seed is None else seed, episodes, env.device)
+    seen, rows, running = [env.reset(seed=keys)[0]], [], torch.ones_like(keys, dtype=torch.bool)
+    words = instructions(env.world, torch.arange(episodes, device=env.device))
+    while running.any() and len(rows) < steps:
+        action = act(policy, env, members).clamp(-1.0, 1.0)
+        reward, ended, cut, info = env.advance(action)
+        rows.append((action, reward, ended, cut, info["success"], info["cost"]))
+        seen.append(env.observe())
+        running = running & ~(ended | cut)
+    return _cut(seen, [torch.stack(x, 1) for x in zip(*rows, strict=True)], words, keys.tolist())
+
+
+def _cut(seen: list, data: list[Tensor], words: list[str], keys: list[int]) -> list[EpisodeBuffer]:
+    """One buffer per robot, up to the end of its first episode; `data` are [N, T, ...]."""
+    data[3][:, -1] |= ~data[2][:, -1]  # what still runs is truncated here
+    length = ((data[2] | data[3]).int().argmax(1) + 1).tolist()
+    seen = seen if isinstance(seen[0], dict) else [{"": x} for x in seen]
+    parts = [name for name in seen[0] if name != "instruction"]
+    obs = {name: torch.stack([x[name] for x in seen], 1).cpu().numpy() for name in parts}
+    arrays, buffers = [x.cpu().numpy() for x in data], []
+    for i, t in enumerate(length):
+        own = {name: x[i, : t + 1] for name, x in obs.items()}
+        own = own[""] if "" in own else own | {"instruction": [words[i]] * (t + 1)}
+        *basic, success, cost = (x[i, :t] for x in arrays)
+        infos, options = {"success": success, "cost": cost}, {"instruction": words[i]}
+        buffers.append(EpisodeBuffer(None, keys[i], options, own, *basic, infos))
+    return buffers
+
+
+def write_dataset(
+    dataset_id: str,
+    task: str | Task,
+    expert: Policy,
+    episodes: int = 100,
+    seed: int | None = None,
+    description: str | None = None,
+    **env_options: Any,
+) -> minari.MinariDataset:
+    """Record demonstrations (see `collect`) into the local dataset `dataset_id`, replacing it.
+
+    Its metadata tell the task, the expert and its measured success, the seed and the env_options.
+    """
+    data, task = _folder(dataset_id), get_task(task)
+    buffers = collect(expert, task, episodes, seed, **env_options)
+    facts = {
+        "task": task.name,
+        "expert": _name(expert),
+        "expert_success": sum(bool(b.infos["success"][-1]) for b in buffers) / len(buffers),
+        "seed": run_mode.seeds(1)[0] if seed is None else int(seed),
+        "env_options": {key: str(value) for key, value in env_options.items()},
+    }
+    env, draft = TabletopVectorEnv(task, 1, **env_options), f"draft{os.getpid()}"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Minari asks for an e-mail and a link
+            dataset = minari.create_dataset_from_buffers(
+                f"{draft}/{dataset_id}",
+                buffers,
+                observation_space=env.single_observation_space,
+                action_space=env.single_action_space,
+                algorithm_name=facts["expert"],
+                author="The Duality book authors",
+                description=description or f"{task.name}: {task.summary}.",
+                jpeg_encoding=False,  # what was seen, to the bit
+            )
+        dataset.storage.update_metadata(facts)
+        _replace(data, dataset.storage.data_path, dataset_id)
+    finally:
+        shutil.rmtree(get_dataset_path(draft), ignore_errors=True)
+    return load_dataset(dataset_id, download=False)
+
+
+def _name(policy: Policy) -> str:
+    """A policy in one line that is the same in every run."""
+    text = getattr(policy, "__qualname__", None) or repr(policy)
+    return type(policy).__name__ if "\n" in text or " at 0x" in text else text
+
+
+def _replace(data: Path, draft: Path, dataset_id: str) -> None:
+    """Put the complete dataset in `draft` in the place of `data`, file by file, under its name."""
+    facts = draft / "metadata.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"dataset_id": dataset_id}))
+    data.mkdir(parents=True, exist_ok=True)
+    for file in draft.iterdir():
+        file.replace(data / file.name)
+
+
+def _folder(dataset_id: str) -> Path:
+    """Where the data of a dataset stand."""
+    try:
+        parse_dataset_id(dataset_id)
+    except (TypeError, ValueError):
+        message = f"{dataset_id!r} is no dataset id: write it like 'tabletop/pickplace/expert-v0'."
+        raise ValueError(message) from None
+    return get_dataset_path(dataset_id) / "data"
+
+
+def load_dataset(dataset_id: str, download: bool = True) -> minari.MinariDataset:
+    """A local dataset, or else a published one (such as "D4RL/pointmaze/umaze-v2").
+
+    Raises:
+        FileNotFoundError: it is not here and cannot be had.
+        ValueError: not an id, or the files are damaged.
+    """
+    data = _folder(dataset_id)
+    problem = "" if data.exists() else _download(dataset_id, data) if download else "not tried"
+    if problem:
+        raise FileNotFoundError(
+            f"no local dataset {dataset_id!r}: make it with write_dataset, or download it "
+            f"({problem}); minari.list_local_datasets() lists what is here."
+        )
+    try:
+        dataset = minari.MinariDataset(data)
+        list(dataset.iterate_episodes(dataset.episode_indices[-1:]))  # does the file open?
+    except Exception as error:
+        raise ValueError(
+            f"dataset {dataset_id!r} is damaged ({_line(error)}): delete {data.parent} and write "
+            "or download it again."
+        ) from None
+    return dataset
+
+
+def _download(dataset_id: str, data: Path) -> str:
+    """Fetch a published dataset; returns what went wrong, in one line, or nothing."""
+    try:  # first a short question: Minari itself would try again and again for half a minute
+        site = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        with contextlib.suppress(urllib.error.HTTPError):  # an answer, too
+            urllib.request.urlopen(site, timeout=_PATIENCE).close()
+        with contextlib.redirect_stdout(io.StringIO()):  # progress goes to stderr
+            minari.download_dataset(dataset_id)
+    except BaseException as error:
+        shutil.rmtree(data, ignore_errors=True)  # a part of a dataset must not pass for one
+        if isinstance(error, urllib.error.URLError | TimeoutError):
+            return f"{site} does not answer: check the network"
+        if isinstance(error, Exception):
+            return _line(error)
+        raise
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def transitions(dataset: minari.MinariDataset, part: str = "state") -> dict[str, Tensor]:
+    """All steps of all episodes, one after the other.
+
+    Args:
+        part: of observations that are dicts; published sets often call it "observation".
+
+    Returns:
+        obs and next_obs [N, D], action [N, A], reward [N] in float32 (images stay uint8),
+        terminated and truncated, bool [N], episode, int64 [N].
+    """
+    rows = []
+    for i, e in enumerate(dataset):
+        obs = e.observations
+        obs = torch.as_tensor(obs[one_of(part, obs, "part")] if isinstance(obs, dict) else obs)
+        obs = obs if obs.dtype == torch.uint8 else obs.float()
+        numbers = (torch.as_tensor(x).float() for x in (e.actions, e.rewards))
+        flags = (torch.as_tensor(x).bool() for x in (e.terminations, e.truncations))
+        rows.append((obs[:-1], obs[1:], *numbers, *flags, torch.full((len(e),), i)))
+    names = ("obs", "next_obs", "action", "reward", "terminated", "truncated", "episode")
+    return {name: torch.cat(x) for name, x in zip(names, zip(*rows, strict=True), strict=True)}
