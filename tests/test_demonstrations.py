@@ -203,8 +203,10 @@ def test_writing_again_replaces():
     assert list(minari.list_local_datasets()) == [ID]
 
 
-def test_nothing_is_lost_when_writing_fails(monkeypatch):
-    write_dataset(ID, "PickPlace", EXPERT, 4, seed=0)
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_is_lost_when_writing_fails(monkeypatch, there):
+    if there:
+        write_dataset(ID, "PickPlace", EXPERT, 4, seed=0)
     before = files()
     create = minari.create_dataset_from_buffers
 
@@ -216,6 +218,8 @@ def test_nothing_is_lost_when_writing_fails(monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         write_dataset(ID, "PickPlace", EXPERT, 6, seed=1)
     assert files() == before
+    if not there:
+        return
     kept = load_dataset(ID)
     assert len(kept) == 4
     assert equal(kept[0].actions, collect(EXPERT, "PickPlace", 4, seed=0)[0].actions)

@@ -122,6 +122,26 @@ def test_episodes_that_ended_count_no_more():
     assert (mask.int().diff(dim=0) <= 0).all()
 
 
+def test_what_robots_pay_after_their_episode_does_not_count():
+    """Each robot drives to the zone on a way without cost, and then into the hazard."""
+    over, inside = [], []
+
+    def look(env, running):
+        over.append(~running)
+        inside.append((env.world.cost() > 0) & ~running)
+        obs = env.observe()  # [E, D]: the gripper first, the hazard last
+        goal = torch.where(over[-1][:, None], obs[:, -2:], Expert()(env.world)[:, :2])
+        aim = (goal - obs[:, :2]) / env.task.max_step
+        move = torch.where(over[-1][:, None], aim, goal)
+        plan[:] = torch.cat((move.clamp(-1, 1), -torch.ones(20, 1)), 1)
+
+    plan = torch.zeros(20, 3)
+    result = evaluate(lambda obs: plan[None], "PastHazard", 20, seed=4, on_step=look)
+    assert result.success.all()
+    assert torch.stack(inside).any()  # somebody was in the hazard, when it was over
+    assert not result.cost.any()
+
+
 def test_repeatable(population):
     for options in ({}, {"deterministic": False}, {"shift": Shift(slip=0.1, wind=(0.1, 0.0))}):
         first = evaluate(population, "Reach", 20, seed=1, **options)

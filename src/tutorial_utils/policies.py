@@ -32,6 +32,8 @@ class PopulationLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(generators), 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:  # [P, B, in] -> [P, B, out]
+        if self.weight.shape[-1] == 1:  # a matrix product with one column is 3 times slower
+            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
 

@@ -7,9 +7,9 @@ weights are each member's own, so a member trains as it would alone.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._validate import one_of, positive_int
+from .history import History
 from .policies import ActorCritic
-from .tabletop import Task, get_task
+from .tabletop import Task
 from .tabletop.streams import robot_keys
-from .tabletop.vector_env import REWARDS, RewardFn, TabletopVectorEnv
+from .tabletop.vector_env import RewardFn, TabletopVectorEnv, reward_per_arm
+
+_NOISE = 2**40  # noise and initial weights come from different streams
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class PPOConfig:
     hidden: int = 64
     normalize_advantage: bool = True
     bootstrap_truncation: bool = True  # a time limit is not the end of the world
+
+
+DEFAULT = PPOConfig()
 
 
 @dataclass
@@ -109,22 +115,23 @@ def ppo_loss(
 ) -> Tensor:
     """The loss of each member, [P], on a minibatch [P, B]."""
     if config.normalize_advantage:
-        mean, std = advantage.mean(1, keepdim=True), advantage.std(1, keepdim=True)
+        std, mean = torch.std_mean(advantage, 1, keepdim=True)
         advantage = (advantage - mean) / (std + 1e-8)
     ratio = torch.exp(policy.log_prob(policy(obs), action) - old_log_prob)
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-    surrogate = torch.minimum(ratio * advantage, clipped * advantage).mean(1)
-    value_error = 0.5 * (policy.value(obs) - target).square().mean(1)
-    return -surrogate + config.value_coef * value_error - config.entropy_coef * policy.entropy()
+    surrogate = torch.minimum(ratio * advantage, clipped * advantage)  # [P, B]
+    value_error = 0.5 * (policy.value(obs) - target).square()  # [P, B]
+    loss = (config.value_coef * value_error - surrogate).mean(1)
+    return loss - config.entropy_coef * policy.entropy() if config.entropy_coef else loss
 
 
 def clip_gradients(policy: ActorCritic, max_norm: float) -> None:
     """Scale each member's gradient to a norm of at most `max_norm`."""
-    gradients = [p.grad for p in policy.parameters()]
-    norm = sum(g.flatten(1).square().sum(1) for g in gradients).sqrt()  # [P]
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    gradients = [p.grad for p in policy.parameters()]  # each [P, in, out]
+    norm = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)  # [P]
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
     for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
+        g.mul_(scale)
 
 
 @torch.inference_mode()
@@ -167,7 +174,8 @@ def update(
         order = torch.randperm(flat.shape[1], generator=generator).to(flat.device)
         for rows in order.chunk(config.minibatches):
             optimizer.zero_grad()
-            ppo_loss(policy, *(x[:, rows] for x in batch), config).sum().backward()
+            minibatch = (x.index_select(1, rows) for x in batch)
+            ppo_loss(policy, *minibatch, config).sum().backward()
             clip_gradients(policy, config.max_grad_norm)
             optimizer.step()
 
@@ -177,100 +185,38 @@ def train(
     rewards: Mapping[str, str | RewardFn],
     seeds: Sequence[int],
     total_steps: int,
-    config: PPOConfig | None = None,
-    *,
-    device: str | torch.device = "cpu",
+    config: PPOConfig = DEFAULT,
     progress: bool = True,
     on_update: Callable[[int, Rollout], None] | None = None,
-    **env_options: object,
+    **env_options: Any,
 ) -> Run:
-    """Train one member per reward function and seed.
+    """Train one member per reward function and seed, each for `total_steps` environment steps.
 
     Args:
-        rewards: name of each arm and its reward: "sparse", "oracle" or a function of the fields
-            of `TabletopVectorEnv.fields`, called with the rows of that arm's robots.
-        total_steps: environment steps per member.
-        on_update: called after each update with its number and the rollout it used.
-        env_options: passed to the environment (obs, size, shift, distractors).
+        rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
+        on_update: called after each update with its number and its data.
+        env_options: passed to the environment (obs, size, shift, distractors, device).
     """
-    task, config = get_task(task), config or PPOConfig()
-    p, n = len(rewards) * len(seeds), config.robots
-    gamma = task.gamma if config.gamma is None else config.gamma
+    arms, members = list(rewards), list(seeds) * len(rewards)  # the seed of each member
+    p, n = len(members), config.robots
     updates = positive_int(total_steps, "total_steps") // (n * config.rollout)
-    if not p or not updates:
+    if not (p and updates):
         raise ValueError(f"need a reward, a seed and at least {n * config.rollout} total_steps.")
-    reward = _per_arm(rewards, len(seeds) * n)
-    env = TabletopVectorEnv(task, p * n, reward=reward, device=device, **env_options)
-    keys = torch.cat([robot_keys(seed, n, env.device) for seed in seeds] * len(rewards))
-    obs, _ = env.reset(seed=keys, options={"stagger": True})
-    obs = obs.view(p, n, *obs.shape[1:])
-    policy = ActorCritic(obs.shape[2:], list(seeds) * len(rewards), hidden=config.hidden).to(device)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, fused=True)
-    streams = [torch.Generator().manual_seed(seed) for seed in list(seeds) * len(rewards)]
+    env = TabletopVectorEnv(task, p * n, reward=reward_per_arm(rewards), **env_options)
+    keys = torch.cat([robot_keys(seed, n, env.device) for seed in members])
+    obs = env.reset(seed=keys, options={"stagger": True})[0].unflatten(0, (p, n))
+    gamma = env.task.gamma if config.gamma is None else config.gamma
+    policy = ActorCritic(obs.shape[2:], members, hidden=config.hidden).to(env.device)
+    streams = [torch.Generator().manual_seed(seed + _NOISE) for seed in members]
+    history = History(p, n, updates, env.device)
+    optimizer = torch.optim.Adam(policy.parameters(), fused=True)
     shuffles = torch.Generator().manual_seed(0)  # shared, so that it depends on no member
-    log = _Log(p, n, updates, env.device)
-    with tqdm(total=updates, unit="update", disable=not progress, leave=False) as bar:
-        for i in range(updates):
-            optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / updates)
-            shape = (config.rollout, n, 3)
-            noise = torch.stack([torch.randn(shape, generator=g) for g in streams]).to(device)
-            data, obs = collect(env, policy, obs, noise)
-            update(policy, optimizer, data, config, gamma, shuffles)
-            bar.set_postfix_str(log.add(i, data), refresh=False)
-            bar.update()
-            if on_update:
-                on_update(i, data)
-    shape = (len(rewards), len(seeds), updates)
-    steps = np.arange(1, updates + 1) * n * config.rollout
-    success, returns = (x.cpu().numpy().reshape(shape) for x in (log.success, log.returns))
-    return Run(list(rewards), list(seeds), policy, steps, log.seconds, success, returns)
-
-
-def _per_arm(rewards: Mapping[str, str | RewardFn], robots: int) -> str | RewardFn:
-    """One reward function for all robots, from one per arm of `robots` robots."""
-    for each in rewards.values():
-        if not callable(each):
-            one_of(each, REWARDS, "reward")
-    if len(rewards) == 1:
-        return next(iter(rewards.values()))
-
-    def reward(fields: Mapping[str, Tensor]) -> Tensor:
-        parts = []
-        for i, (arm, each) in enumerate(rewards.items()):
-            own = {name: x[i * robots : (i + 1) * robots] for name, x in fields.items()}
-            part = each(own) if callable(each) else own[each]
-            if not isinstance(part, Tensor) or part.shape != (robots,):
-                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(f"the reward {arm!r} must be a tensor [{robots}], not {shape}.")
-            parts.append(part)
-        return torch.cat(parts)
-
-    return reward
-
-
-class _Log:
-    """Success and return of the episodes that ended in each update, per member."""
-
-    def __init__(self, p: int, n: int, updates: int, device: torch.device) -> None:
-        self.success = torch.zeros(p, updates, device=device)
-        self.returns = torch.zeros(p, updates, device=device)
-        self.seconds = np.zeros(updates)
-        self.running = torch.zeros(p, n, device=device)
-        self.start = time.perf_counter()
-
-    def add(self, i: int, data: Rollout) -> str:
-        done = data.terminated | data.truncated  # [P, T, n]
-        total = torch.zeros_like(self.running)
-        for t in range(done.shape[1]):
-            self.running += data.reward[:, t]
-            total += self.running * done[:, t]
-            self.running *= ~done[:, t]
-        ends = done.sum((1, 2))
-        for store, value in (
-            (self.success, data.success.sum((1, 2))),
-            (self.returns, total.sum(1)),
-        ):
-            last = store[:, i - 1] if i else torch.zeros_like(ends, dtype=torch.float32)
-            store[:, i] = torch.where(ends > 0, value / ends.clamp_min(1), last)
-        self.seconds[i] = time.perf_counter() - self.start
-        return f"success {self.success[:, i].mean().item():.2f}"
+    for i in tqdm(range(updates), unit="update", disable=not progress, leave=False):
+        optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / updates)
+        noise = [torch.randn(config.rollout, n, 3, generator=stream) for stream in streams]
+        data, obs = collect(env, policy, obs, torch.stack(noise).to(env.device))
+        update(policy, optimizer, data, config, gamma, shuffles)
+        history.add(i, data.reward, data.terminated | data.truncated, data.success)
+        if on_update:
+            on_update(i, data)
+    return Run(arms, list(seeds), policy, *history.arrays(len(arms)))

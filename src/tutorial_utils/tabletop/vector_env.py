@@ -237,3 +237,25 @@ def _replace(obs: Any, robots: Tensor, rows: Any) -> Any:
             words[robot] = row
         return tuple(words)
     return obs.index_copy(0, robots, rows)
+
+
+def reward_per_arm(rewards: Mapping[str, str | RewardFn]) -> str | RewardFn:
+    """One reward for all robots of an environment, whose arms are equal blocks of its robots."""
+    for each in rewards.values():
+        if not callable(each):
+            one_of(each, REWARDS, "reward")
+    if len(rewards) == 1:
+        return next(iter(rewards.values()))
+
+    def reward(fields: Mapping[str, Tensor]) -> Tensor:
+        robots, parts = len(fields["success"]) // len(rewards), []
+        for i, (arm, each) in enumerate(rewards.items()):
+            own = {name: x[i * robots : (i + 1) * robots] for name, x in fields.items()}
+            part = each(own) if callable(each) else own[each]
+            if not isinstance(part, Tensor) or part.shape != (robots,):
+                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(f"the reward {arm!r} must be a tensor [{robots}], not {shape}.")
+            parts.append(part)
+        return torch.cat(parts)
+
+    return reward
