@@ -8,10 +8,12 @@ import warnings
 from pathlib import Path
 
 import lab
+import torch
 import train_ppo
-from common import Row, machine
+from common import Row, machine, time_goes_to
 
 HEAD = "| what | figure | unit | peer | peer's figure | ratio | target | met |"
+RULE = "|---|--:|---|---|--:|--:|---|---|"
 
 
 def line(row: Row) -> str:
@@ -25,28 +27,36 @@ def line(row: Row) -> str:
     return f"| {' | '.join(cells)} | {', '.join(parts) or '-'} | {met} |"
 
 
+def report(table: list[Row], notes: list[str]) -> str:
+    """The results page."""
+    missed = [row for row in table if row.met is False and row.work]
+    bounds = [f"- Missed: {r.what} beside {r.peer}. {time_goes_to(r.work)}." for r in missed]
+    lines = [
+        "# Speeds",
+        "",
+        f"{machine()}; {datetime.date.today().isoformat()}.",
+        f"One process, {torch.get_num_threads()} thread; medians of runs in turns with the peer.",
+        "`make bench` writes this file.",
+        "",
+        HEAD,
+        RULE,
+        *map(line, table),
+        "",
+        *notes,
+        *bounds,
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
+    """Run everything; `--quick` only checks that it runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short check; writes nothing")
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore", module="(gymnasium|stable_baselines3).*")
-    table, notes = train_ppo.rows(quick)
-    table = lab.rows(quick) + table
-    text = "\n".join(
-        [
-            "# Speeds",
-            "",
-            f"{machine()}; one process, one thread; {datetime.date.today().isoformat()}.",
-            "Medians of runs in turns with the peer. `make bench` writes this file.",
-            "",
-            HEAD,
-            "|---|--:|---|---|--:|--:|---|---|",
-            *map(line, table),
-            "",
-            *notes,
-            "",
-        ]
-    )
+    (lab_table, lab_notes), (ppo_table, ppo_notes) = lab.rows(quick), train_ppo.rows(quick)
+    text = report(lab_table + ppo_table, lab_notes + ppo_notes)
     print(text)
     if not quick:
         (Path(__file__).parent / "RESULTS.md").write_text(text)

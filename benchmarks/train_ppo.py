@@ -1,13 +1,19 @@
-"""PPO for a population beside Stable-Baselines3: same task, settings, process and thread."""
+"""PPO for a population beside Stable-Baselines3: same task and settings, one process, one thread.
+
+Stable-Baselines3 trains one seed after another, on the same batched robots through a thin adapter
+(all its time goes to PPO) and on its own `DummyVecEnv` of single environments (as most people use
+it). Both sides take the same rollouts, epochs, minibatches, learning rate, discount, clipping and
+networks.
+"""
 
 from __future__ import annotations
 
-import json
-import resource
+import statistics
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -16,83 +22,126 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from tutorial_utils.ppo import PPOConfig, train
-from tutorial_utils.tabletop import TabletopEnv, TabletopVectorEnv
+from tutorial_utils.ppo import PPOConfig, Rollout, train
+from tutorial_utils.tabletop import TabletopEnv, TabletopVectorEnv, get_task
 
-SEEDS, CONFIG = 5, PPOConfig()
+TASK, SEEDS, CONFIG = "PickPlace", 5, PPOConfig()
+STEPS = 102_400  # per seed
+MEMORY_MB = 700  # target
 
 
 class NativeVecEnv(VecEnv):
     """The batched lab as Stable-Baselines3 wants it: numpy, and the last observation in infos."""
 
     def __init__(self, num_envs: int) -> None:
-        self.env = TabletopVectorEnv("PickPlace", num_envs, reward="oracle")
+        self.env = TabletopVectorEnv(TASK, num_envs, reward="oracle")
         super().__init__(num_envs, self.env.single_observation_space, self.env.single_action_space)
-        self.start_seed = 0
 
     def reset(self) -> np.ndarray:
-        obs, _ = self.env.reset(seed=self.start_seed, options={"stagger": True})
+        obs, _ = self.env.reset(seed=self._seeds[0], options={"stagger": True})
+        self._reset_seeds()
         return obs.numpy()
 
     def step_async(self, actions: np.ndarray) -> None:
         self.actions = torch.from_numpy(actions)
 
-    def step_wait(self):
+    @torch.inference_mode()
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
         obs, reward, terminated, truncated, info = self.env.step(self.actions)
         done = (terminated | truncated).numpy()
         infos: list[dict] = [{} for _ in range(self.num_envs)]
-        last, success = info["final_obs"].numpy(), info["success"].numpy()
+        last, cut, success = (x.numpy() for x in (info["final_obs"], truncated, info["success"]))
         for i in done.nonzero()[0]:
-            infos[i] = {
-                "terminal_observation": last[i],
-                "TimeLimit.truncated": bool(truncated[i]),
-                "is_success": bool(success[i]),
-            }
+            infos[i]["terminal_observation"] = last[i]
+            infos[i]["TimeLimit.truncated"] = bool(cut[i])
+            infos[i]["is_success"] = bool(success[i])
         return obs.numpy(), reward.numpy(), done, infos
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing to close."""
 
-    def get_attr(self, name, indices=None):
+    def get_attr(self, attr_name, indices=None) -> list:
         return [None] * self.num_envs
 
-    def set_attr(self, name, value, indices=None) -> None: ...
+    def set_attr(self, attr_name, value, indices=None) -> None:
+        """No attributes."""
 
-    def env_method(self, name, *args, indices=None, **kwargs):
+    def env_method(self, method_name, *args, indices=None, **kwargs) -> list:
         return [None] * self.num_envs
 
-    def env_is_wrapped(self, wrapper, indices=None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class, indices=None) -> list[bool]:
         return [False] * self.num_envs
 
 
-class Watch(BaseCallback):
-    """Wall-clock time at which 95% of the last 100 episodes succeeded."""
+class Stopwatch:
+    """Notes when 95% of a member's last 100 finished episodes succeeded, for each of P members."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.last: deque[bool] = deque(maxlen=100)
-        self.reached: float | None = None
+    def __init__(self, members: int = 1) -> None:
         self.start = time.perf_counter()
+        self.last = [deque(maxlen=100) for _ in range(members)]
+        self.reached: list[float | None] = [None] * members
+
+    def add(self, member: int, successes: Iterable[bool]) -> None:
+        """Count finished episodes of a member."""
+        last = self.last[member]
+        last.extend(successes)
+        if self.reached[member] is None and len(last) == 100 and sum(last) >= 95:
+            self.reached[member] = time.perf_counter() - self.start
+
+    def on_update(self, _: int, data: Rollout) -> None:
+        """For `train`."""
+        for member, ends in enumerate(data.terminated | data.truncated):
+            self.add(member, data.success[member][ends].tolist())
+
+    @property
+    def seconds(self) -> float | None:
+        """When the slowest member was there, None if one never was."""
+        return None if None in self.reached else max(self.reached)
+
+
+class OnStep(BaseCallback):
+    """Hands the finished episodes of Stable-Baselines3 to a stopwatch."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        super().__init__()
+        self.watch = watch
 
     def _on_step(self) -> bool:
-        self.last.extend(i["is_success"] for i in self.locals["infos"] if "is_success" in i)
-        if self.reached is None and len(self.last) == 100 and np.mean(self.last) >= 0.95:
-            self.reached = time.perf_counter() - self.start
+        ends = self.locals["dones"].nonzero()[0]
+        self.watch.add(0, [self.locals["infos"][i].get("is_success", False) for i in ends])
         return True
 
 
-def sb3(env: VecEnv, seed: int) -> PPO:
-    """Stable-Baselines3's PPO with the settings of `PPOConfig`."""
-    batch = CONFIG.robots * CONFIG.rollout // CONFIG.minibatches
-    return PPO(
+def run_ours(steps: int) -> tuple[float, float | None]:
+    """Steps per second of all members together, and seconds until the last one is at 95%."""
+    watch = Stopwatch(SEEDS)
+    run = train(
+        TASK,
+        {"oracle": "oracle"},
+        range(SEEDS),
+        steps,
+        CONFIG,
+        progress=False,
+        on_update=watch.on_update,
+    )
+    return SEEDS * run.steps[-1] / (time.perf_counter() - watch.start), watch.seconds
+
+
+def run_sb3(env: VecEnv, seed: int, steps: int) -> tuple[float, float | None]:
+    """The same of Stable-Baselines3's PPO with the settings of `PPOConfig`, for one seed."""
+    watch = Stopwatch()
+    model = PPO(
         "MlpPolicy",
         env,
         learning_rate=lambda left: CONFIG.learning_rate * left,
         n_steps=CONFIG.rollout,
-        batch_size=batch,
+        batch_size=CONFIG.robots * CONFIG.rollout // CONFIG.minibatches,
         n_epochs=CONFIG.epochs,
-        gamma=0.98,
+        gamma=get_task(TASK).gamma,
         gae_lambda=CONFIG.lam,
         clip_range=CONFIG.clip,
+        ent_coef=CONFIG.entropy_coef,
+        vf_coef=CONFIG.value_coef / 2,  # its value loss lacks the factor 1/2
         max_grad_norm=CONFIG.max_grad_norm,
         seed=seed,
         device="cpu",
@@ -100,86 +149,85 @@ def sb3(env: VecEnv, seed: int) -> PPO:
             "net_arch": [CONFIG.hidden, CONFIG.hidden],
             "activation_fn": torch.nn.LeakyReLU,
             "log_std_init": -0.5,
+            "optimizer_kwargs": {"eps": 1e-8},
         },
     )
-
-
-def run_sb3(env: VecEnv, seed: int, steps: int) -> tuple[float, float | None]:
-    """Steps per second, and seconds to 95% success."""
-    env.start_seed = seed
-    model, watch = sb3(env, seed), Watch()
-    start = time.perf_counter()
-    model.learn(steps, callback=watch)
-    return steps / (time.perf_counter() - start), watch.reached
-
-
-def run_ours(steps: int, seeds: int = SEEDS) -> tuple[float, float | None]:
-    """Steps per second of all members, and seconds until the last of them is at 95% success."""
-    start = time.perf_counter()
-    run = train("PickPlace", {"oracle": "oracle"}, range(seeds), steps, progress=False)
-    speed = seeds * run.steps[-1] / (time.perf_counter() - start)
-    there = run.success[0] >= 0.95  # [seeds, U]
-    reached = run.seconds[there.argmax(1)].max() if there.any(1).all() else None
-    return speed, reached
+    model.learn(steps, callback=OnStep(watch))
+    return model.num_timesteps / (time.perf_counter() - watch.start), watch.seconds
 
 
 def flops_per_step() -> float:
-    """Multiply-adds of both networks, counted by hand, times 2, per environment step.
+    """Floating-point operations of the matrix products, per environment step, counted by hand.
 
-    One pass through a network costs 2 * (8 h + h h + h out). A step takes an actor pass to act,
-    two critic passes for the advantages, and in each epoch three passes of both (forward, and two
-    for the gradients).
+    One row through a network with d inputs and widths h, h, out costs 2 * (d h + h h + h out). A
+    step takes the actor to act, the critic twice for the advantages (of obs and next_obs), and in
+    each epoch both networks forward and twice that backward.
     """
-    h = CONFIG.hidden
-    actor, critic = (2 * (8 * h + h * h + h * out) for out in (3, 1))
+    d, h = TabletopVectorEnv(TASK).single_observation_space.shape[0], CONFIG.hidden
+    actor, critic = (2 * (d * h + h * h + h * out) for out in (3, 1))
     return actor + 2 * critic + 3 * CONFIG.epochs * (actor + critic)
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of the 5-seed run in a process of its own."""
-    code = "import sys; sys.path.insert(0, 'benchmarks'); import train_ppo; train_ppo.memory_run()"
+    """Peak resident memory of a run of 5 seeds as a chapter starts it, in a process of its own.
+
+    Linux hands the peak of the parent on in `ru_maxrss`, but not in `VmHWM`.
+    """
+    code = (
+        "import resource; from pathlib import Path; from tutorial_utils.ppo import train\n"
+        f"train({TASK!r}, {{'oracle': 'oracle'}}, range({SEEDS}), {STEPS}, progress=False)\n"
+        "status, peak = Path('/proc/self/status'), resource.getrusage(0).ru_maxrss\n"
+        "lines = status.read_text().splitlines() if status.exists() else []\n"
+        "print(next((s.split()[1] for s in lines if s.startswith('VmHWM')), peak))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def memory_run() -> None:
-    """Train as a chapter does, then print the peak in MB."""
-    run_ours(100_000)
-    scale = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return int(done.stdout) * unit / 1e6
 
 
 def rows(quick: bool = False) -> tuple[list[Row], list[str]]:
     """The figures, and lines to print below the table."""
-    steps = 10_240 if quick else 102_400
-    native, dummy = NativeVecEnv(CONFIG.robots), None
-    ours, theirs, reached = [], [], []
-    run_ours(5_120), run_sb3(native, 0, 5_120)  # warm up
-    for seed in range(1 if quick else SEEDS):  # in turns, so that a busy moment hits both
+    seeds, steps = (1, STEPS // 10) if quick else (SEEDS, STEPS)
+    native = NativeVecEnv(CONFIG.robots)
+    single = DummyVecEnv([lambda: TabletopEnv(TASK, reward="oracle")] * CONFIG.robots)
+    for _ in (run_ours(5_120), run_sb3(native, 0, 5_120), run_sb3(single, 0, 1_280)):
+        pass  # warm up
+    ours, batched, one_by_one = [], [], []
+    for seed in range(seeds):  # in turns, so that a busy moment hits all
         ours.append(run_ours(steps))
-        speed, seconds = run_sb3(native, seed, steps)
-        theirs.append(speed)
-        reached.append(seconds)
-    dummy = DummyVecEnv([lambda: TabletopEnv("PickPlace", reward="oracle")] * CONFIG.robots)
-    dummy_speed, _ = run_sb3(dummy, 0, 2_560 if quick else 10_240)
-    fast, slow, peak = np.median([x[0] for x in ours]), np.median(theirs), sgemm_peak()
-    what = f"PPO, {SEEDS} seeds, PickPlace"
+        batched.append(run_sb3(native, seed, steps))
+        one_by_one.append(run_sb3(single, seed, steps // 20))
+    fast, slow, slowest = (
+        statistics.median(speed for speed, _ in side) for side in (ours, batched, one_by_one)
+    )
+    what = f"PPO, {TASK}, {SEEDS} seeds at once"
     table = [
-        Row(what, fast, "steps/s", "SB3, native VecEnv", slow, None, 4),
-        Row(what, fast, "steps/s", "SB3, DummyVecEnv", dummy_speed, None, 15),
-    ]
-    used = fast * flops_per_step() / 1e9
-    memory = peak_memory_mb()
-    lines = [
-        f"- matrix products of PPO: {used:.1f} GFLOP/s, {used / peak:.0%} of the sgemm peak "
-        f"of one thread ({peak:.0f} GFLOP/s)",
-        f"- peak resident memory of the {SEEDS}-seed run: {memory:.0f} MB "
-        f"(target 700: {'met' if memory < 700 else 'missed'})",
-    ]
-    if not quick and all(reached) and all(x[1] for x in ours):
-        own = np.median([x[1] for x in ours])
-        lines.append(
-            f"- time to 95% success of all {SEEDS} seeds: {own:.1f} s; SB3 on the native VecEnv, "
-            f"one seed after another: {sum(reached):.1f} s ({sum(reached) / own:.1f} times as long)"
+        Row(what, fast, "steps/s", peer, speed, None, least, work=lambda: run_ours(5_120))
+        for peer, speed, least in (
+            ("SB3 PPO, the same batched robots", slow, 4),
+            ("SB3 PPO, DummyVecEnv", slowest, 15),
         )
-    return table, lines
+    ]
+    used, peak, memory = fast * flops_per_step() / 1e9, sgemm_peak(), peak_memory_mb()
+    notes = [
+        f"- Matrix products of our PPO, environment included in the time: {used:.1f} GFLOP/s, "
+        f"{used / peak:.0%} of the sgemm peak of one thread ({peak:.0f} GFLOP/s).",
+        f"- Peak resident memory of our {SEEDS}-seed run: {memory:.0f} MB "
+        f"(target: under {MEMORY_MB} MB, {'met' if memory < MEMORY_MB else 'missed'}).",
+    ]
+    return table, notes + ([] if quick else [time_to_success(ours, batched)])
+
+
+def time_to_success(
+    ours: list[tuple[float, float | None]], batched: list[tuple[float, float | None]]
+) -> str:
+    """Wall-clock time until 95% of the last 100 training episodes of every seed succeeded."""
+    own, others = [x for _, x in ours if x is not None], [x for _, x in batched if x is not None]
+    text = f"- Seconds until every one of {SEEDS} seeds succeeds in 95% of 100 training episodes: "
+    text += f"ours {statistics.median(own):.1f}" if len(own) == len(ours) else "ours not all there"
+    if len(others) < len(batched):
+        return f"{text}; SB3 on the same robots: {len(others)} of {SEEDS} seeds got there."
+    total = f"; SB3 on the same robots, one seed after another, {sum(others):.1f}"
+    if len(own) < len(ours):
+        return f"{text}{total}."
+    return f"{text}{total} ({sum(others) / statistics.median(own):.1f} times as long)."
