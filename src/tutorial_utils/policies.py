@@ -67,7 +67,7 @@ class ActorCritic(nn.Module):
     Args:
         obs_shape: shape of one observation: (D,) for states, (H, W, 3) for uint8 images.
         seeds: one per member.
-        hidden: width of the two tanh layers.
+        hidden: width of the two hidden layers.
         log_std: initial logarithm of the standard deviation of the actions.
     """
 

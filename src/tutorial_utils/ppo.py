@@ -90,10 +90,11 @@ def gae(
     gamma: float,
     lam: float,
 ) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016); all tensors [P, T, n].
+    """Generalised advantage estimates (Schulman et al. 2016), all [P, T, n].
 
-    `next_value` is V of the state that the action led to. Termination removes it; truncation keeps
-    it, but cuts the sum, as the next row belongs to another episode.
+    `next_value` is V of the state that the action led to. Termination
+    removes it; truncation keeps it, but cuts the sum, as the next row
+    belongs to another episode. So does the end of the rollout.
     """
     delta = reward + gamma * next_value * (~terminated) - value
     advantage = torch.empty_like(delta)
@@ -122,7 +123,9 @@ def ppo_loss(
     surrogate = torch.minimum(ratio * advantage, clipped * advantage)  # [P, B]
     value_error = 0.5 * (policy.value(obs) - target).square()  # [P, B]
     loss = (config.value_coef * value_error - surrogate).mean(1)
-    return loss - config.entropy_coef * policy.entropy() if config.entropy_coef else loss
+    if config.entropy_coef:
+        loss = loss - config.entropy_coef * policy.entropy()
+    return loss
 
 
 def clip_gradients(policy: ActorCritic, max_norm: float) -> None:
@@ -161,18 +164,18 @@ def update(
     generator: torch.Generator,
 ) -> None:
     """Several epochs of minibatch gradient steps on one rollout."""
+    obs, reward = data.obs.flatten(1, 2), data.reward  # [P, T * n, ...]
     with torch.no_grad():
-        flat = data.obs.flatten(1, 2)
-        value = policy.value(flat).view_as(data.reward)
-        next_value = policy.value(data.next_obs.flatten(1, 2)).view_as(data.reward)
-        done = data.terminated | data.truncated
-        ended = data.terminated if config.bootstrap_truncation else done
-        advantage = gae(data.reward, value, next_value, ended, done, gamma, config.lam)
-    batch = (flat, data.action, data.log_prob, advantage, advantage + value)
-    batch = [x if x is flat else x.flatten(1, 2) for x in batch]  # [P, T * n, ...]
+        value = policy.value(obs).view_as(reward)
+        next_value = policy.value(data.next_obs.flatten(1, 2)).view_as(reward)
+    done = data.terminated | data.truncated
+    ended = data.terminated if config.bootstrap_truncation else done
+    advantage = gae(reward, value, next_value, ended, done, gamma, config.lam)
+    rest = (data.action, data.log_prob, advantage, advantage + value)
+    batch = (obs, *(x.flatten(1, 2) for x in rest))
     for _ in range(config.epochs):
-        order = torch.randperm(flat.shape[1], generator=generator).to(flat.device)
-        for rows in order.chunk(config.minibatches):
+        order = torch.randperm(obs.shape[1], generator=generator)
+        for rows in order.to(obs.device).chunk(config.minibatches):
             optimizer.zero_grad()
             minibatch = (x.index_select(1, rows) for x in batch)
             ppo_loss(policy, *minibatch, config).sum().backward()

@@ -1,9 +1,10 @@
-"""The oracle reward of each task: potential-based, so that no policy can game it.
+"""The oracle reward of each task: potential-based, so that it cannot change what is optimal.
 
-With F = gamma * Phi(s') - Phi(s) and Phi = 0 in terminal states, the discounted sum of F along any
-episode is -Phi(s_0) (plus the potential kept where a time limit cuts it): the order of policies is
-the one of the sparse reward (Ng, Harada, Russell 1999). Phi is minus the work that is left, so it
-guides exploration without changing what is optimal.
+With F = gamma * Phi(s') - Phi(s) and Phi = 0 in terminal states, the discounted sum of F along an
+episode that terminates is -Phi(s_0), whatever the robot did (Ng, Harada, Russell 1999). Where a
+time limit cuts it, gamma^T * Phi(s_T) is left over; a learner that bootstraps there accounts for
+it. The discount must be the task's. Phi is minus the scaled work that is left, so it guides
+exploration.
 """
 
 from __future__ import annotations
