@@ -35,5 +35,5 @@ clean:  ## remove the built book, caches and scratch outputs
 $(INSTALLED): pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed; python3 here is " + sys.version.split()[0])'
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[robotics,book,dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[robotics,llm,book,dev]'
 	@touch $@

@@ -36,7 +36,8 @@ def constraints() -> dict[str, str]:
 def required() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return project["dependencies"] + extras["robotics"] + extras["book"] + extras["dev"]
+    chosen = [extras[name] for name in ("robotics", "llm", "book", "dev")]
+    return sum(chosen, project["dependencies"])
 
 
 def test_environment_yml_lists_the_same_set_with_the_same_pins():

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from notebooks import NotebookError, load, metadata_of, source_hash, tags
 
 MAX_BYTES = 400 * 1024
-CELLS = range(20, 41)
+CELLS = range(20, 73)
 MAX_CELL_LINES, MAX_COLUMNS, MAX_FUNCTION_LINES = 25, 78, 30
 MIN_EXERCISES = 3
 SECTIONS = (

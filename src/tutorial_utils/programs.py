@@ -1,0 +1,299 @@
+"""Reward programs that a language model wrote, compiled without ever running them as Python.
+
+Language models can write the reward of a task as a program (Eureka: Ma et al. 2024, arXiv
+2310.12931). What they write is hostile code until proven otherwise: it is parsed and translated
+into a list of torch operations, each of which treats every robot by itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._interpreter import FUNCTIONS, MODULES, Expressions, ProgramError, Value, need, refuse
+
+MAX_ANSWER, MAX_SOURCE, MAX_NODES, MAX_DEPTH = 65_536, 8_192, 400, 30
+MAX_NAME, MAX_ELEMENTS, MAX_COMPONENTS, MAX_CALLS = 40, 8, 12, 8
+_MAIN = re.compile(r"^([ \t]*)(async[ \t]+)?def[ \t]+compute_reward\b", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
+_CODE = re.compile(r"(async |def |class |@|import )\w|from \S+ import |\w+(: ?float)? *= *[-+.\d]")
+_IMPORT = r"import (torch|torch\.nn\.functional as F|numpy|numpy as np|math)"
+_IMPORT += r"|from typing import [\w, ]+|from torch import Tensor"
+_SCALED = (operator.mul, operator.truediv, operator.neg, Tensor.float)
+_SYMBOLS = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+
+
+def extract(answer: str) -> str:
+    """The program in a model's answer with its helper functions, without thoughts and prose.
+
+    Of several fenced blocks the last one with a `compute_reward` counts: models correct themselves.
+
+    Raises:
+        ProgramError: not text, over 64 KB, without `compute_reward`, or a program over 8 KB.
+    """
+    short = isinstance(answer, str) and len(answer) <= MAX_ANSWER
+    need(short, None, f"an answer must be text of at most {MAX_ANSWER} characters.")
+    text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", answer.replace("\r\n", "\n"))
+    text = text.rpartition("</think>")[2]  # templates may hide where the thoughts begin
+    blocks = [block for _, block in _FENCED.findall(text) if _MAIN.search(block)]
+    program = textwrap.dedent(blocks[-1] if blocks else text).strip("\n")
+    need(_MAIN.search(program), None, "the answer defines no function compute_reward.")
+    try:
+        _parse(program)  # what is Python as a whole is judged as a whole
+    except ProgramError:
+        program = program if blocks else _without_prose(program)
+    need(len(program) <= MAX_SOURCE, None, f"the program has more than {MAX_SOURCE} characters.")
+    return program.rstrip()
+
+
+def _without_prose(text: str) -> str:
+    """The lines at the margin that look like code, and the indented lines that follow them."""
+    margin, kept, code = len(_MAIN.search(text)[1]), [], False
+    for line in text.split("\n"):
+        if line.strip() and len(line) - len(line.lstrip()) <= margin:
+            code = bool(_CODE.match(line[margin:])) or (code and line.strip()[0] in "#)]}")
+        kept += [line] * code
+    return textwrap.dedent("\n".join(kept)).strip("\n")
+
+
+def _parse(source: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            # "?" does no harm in a comment, and stops letters that only look like ASCII in a name
+            return ast.parse(source[: MAX_SOURCE + 1].encode("ascii", "replace").decode())
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise ProgramError(f"not Python: {str(error) or 'nested too deeply'}.") from None
+
+
+def _checked(tree: ast.Module) -> ast.Module:
+    """The tree if it keeps the limits on size, depth and names."""
+    level, nodes, depth = [tree], 0, 0
+    while level:
+        nodes, depth = nodes + len(level), depth + 1
+        need(nodes <= MAX_NODES, None, f"the program has more than {MAX_NODES} nodes of syntax.")
+        need(depth <= MAX_DEPTH, level[0], f"nested more than {MAX_DEPTH} levels deep.")
+        for node in level:
+            names = [getattr(node, key, None) for key in ("id", "arg", "attr", "name", "asname")]
+            for name in [x for x in names if isinstance(x, str)]:
+                good = name[0] != "_" and len(name) <= MAX_NAME
+                need(good, node, f"the name {name!r:.40} is too long or begins with an underscore.")
+            for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+                need(not hint or "(" not in ast.unparse(hint), node, "an annotation is a type.")
+        level = [x for y in level for x in ast.iter_child_nodes(y) if not isinstance(x, _SYMBOLS)]
+    return tree
+
+
+class _Program(Expressions):
+    """Records statements and functions."""
+
+    def __init__(self, fields: Mapping[str, tuple[int, ...]], tree: ast.Module) -> None:
+        super().__init__(fields)
+        self.calls: tuple[str, ...] = ()  # the helpers that are being called
+        self.names: dict[int, str] = {}  # slot -> the variable of compute_reward that holds it
+        self.constants: dict[str, Value] = {}
+        for node in tree.body:
+            self.value(node, "top" if isinstance(node, ast.FunctionDef) else "stmt")
+        numbers = all(isinstance(x, Value) and x.width < 0 for x in self.scope.values())
+        need(numbers, None, "only numbers can be assigned outside the functions.")
+        self.constants |= self.scope
+
+    def top_FunctionDef(self, node: ast.FunctionDef) -> None:
+        a = node.args
+        extra = [x for x in node.decorator_list if ast.unparse(x) != "torch.jit.script"]
+        extra += [*a.posonlyargs, *a.kwonlyargs, *a.defaults, *getattr(node, "type_params", [])]
+        plain = not extra and not a.vararg and not a.kwarg
+        need(plain, node, f"{node.name} may have no defaults, no * or **, no decorators.")
+        free = node.name not in {*self.helpers, *FUNCTIONS, *MODULES, *self.fields}
+        need(free, node, f"the name {node.name!r} is taken: choose another one.")
+        self.helpers[node.name] = node
+
+    def run(self) -> dict[str, Value]:
+        """Record `compute_reward`: its total, named "", and its components."""
+        node = self.helpers.pop("compute_reward", None)
+        need(node, None, "compute_reward must be a function at the top level.")
+        for x in node.args.args:
+            known = f"the fields are {', '.join(self.fields)}"
+            need(x.arg in self.fields, x, f"unknown field {x.arg!r}: {known}.")
+        returned = self._body(node)
+        pair = isinstance(returned, ast.Tuple) and len(returned.elts) == 2
+        first, second = returned.elts if pair else (returned, ast.Dict([], []))
+        total, parts = self._row(first, self.value(first)), self._content(second)
+        need(isinstance(parts, dict), second, "components must be a dict, {'name': value}.")
+        rows = {"": total} | (parts or self._split(total))
+        return {name: self._row(second, x) for name, x in rows.items()}
+
+    def _row(self, node: ast.AST, x: Value) -> Value:
+        need(x.width <= 0, node, f"rewards and components are one number per robot, not {x}.")
+        if x.width < 0:
+            need(self.fields, None, "a program needs a field, to know how many robots there are.")
+            like = self.expr_Name(ast.Name(next(iter(self.loads or self.fields))))
+            row = Value(self.emit(torch.select, like, 1, 0), 0) if like.width else like
+            return Value(self.emit(torch.full_like, row, x.number), 0)
+        return Value(self.emit(Tensor.float, x), 0) if x.kind == "bool" else x
+
+    def _terms(self, slot: int, own: str | None, sign: int = 1) -> list[tuple[str, Value]]:
+        """The terms of a sum, also of one that was added up in the variable `own`."""
+        self.step(None)  # x = x + x, again and again, has endless terms
+        function, operands = self.made.get(slot, (None, ()))
+        name, number = self.names.get(slot), self.slots[slot]
+        if function in (operator.add, operator.sub) and (name is None or name == own):
+            signs = (sign, sign if function is operator.add else -sign)
+            return [x for i, s in zip(operands, signs, strict=True) for x in self._terms(i, own, s)]
+        x = Value(slot, 0) if number is None else Value(-1, number=float(number))
+        while name is None and function in _SCALED:  # a number times a name has that name
+            tensors = [i for i in operands if self.slots[i] is None]
+            function, operands = self.made.get(tensors[0], (None, ()))
+            if len(tensors) > 1:
+                break
+            name = self.names.get(tensors[0])
+        return [(name or "", x if sign > 0 else self.apply(None, operator.neg, x))]
+
+    def _split(self, total: Value) -> dict[str, Value]:
+        """The components of a total without a dict: the terms of its sum."""
+        self.names = {slot: name for name, slot in self.loads.items()} | self.names
+        parts: dict[str, Value] = {}
+        for name, x in self._terms(total.slot, self.names.get(total.slot)):
+            if x == Value(-1) or self.made.get(x.slot, [0])[0] is torch.zeros_like:  # it begins
+                continue
+            name = name or f"term_{1 + sum(k.startswith('term_') for k in parts)}"
+            name = name if name in parts or len(parts) < MAX_COMPONENTS - 1 else "other"
+            parts[name] = self.apply(None, operator.add, parts[name], x) if name in parts else x
+        return parts or {"term_1": total}
+
+    def _body(self, node: ast.FunctionDef) -> ast.AST:
+        for statement in node.body[:-1]:
+            self.value(statement, "stmt")
+        value = isinstance(node.body[-1], ast.Return) and node.body[-1].value
+        need(value, node.body[-1], f"{node.name} must end with a return of its value.")
+        return value
+
+    def helper(self, node: ast.Call) -> Value:
+        name, outer, calls = node.func.id, self.scope, self.calls
+        good = name not in calls and len(calls) < MAX_CALLS
+        need(good, node, f"{name!r} calls itself, or calls go more than {MAX_CALLS} deep.")
+        names = [x.arg for x in self.helpers[name].args.args]
+        inner = {k: self.value(x) for k, x in self.bind(node, names, names, node.args).items()}
+        self.scope, self.calls = self.constants | inner, (*calls, name)
+        result = self.value(self._body(self.helpers[name]))
+        self.scope, self.calls = outer, calls
+        return result
+
+    def _content(self, node: ast.AST) -> Value | dict[str, Value]:
+        """What a name can stand for: a value or a dict of components."""
+        if not isinstance(node, ast.Dict):
+            known = self.scope.get(getattr(node, "id", ""))
+            return known if isinstance(known, dict) else self.value(node)
+        names = [getattr(key, "value", None) for key in node.keys]
+        valid = [isinstance(x, str) and re.fullmatch(r"(?a)[A-Za-z]\w{,39}", x) for x in names]
+        good = all(valid) and len(set(names)) == len(names) <= MAX_COMPONENTS
+        need(good, node, f"components need names of letters, at most {MAX_COMPONENTS}, each once.")
+        return dict(zip(names, map(self.value, node.values), strict=True))
+
+    def stmt_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> None:
+        value = node.value or refuse(node)
+        if isinstance(node, ast.AugAssign):
+            value = ast.copy_location(ast.BinOp(node.target, node.op, value), node)
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            self._assign(target, value)
+
+    def _assign(self, target: ast.AST, node: ast.AST) -> None:
+        """Bind after all is recorded, so that a, b = b, a swaps."""
+        several = isinstance(target, ast.Tuple) and isinstance(node, ast.Tuple | ast.List)
+        names, values = (target.elts, node.elts) if several else ([target], [node])
+        plain = len(names) == len(values) and all(isinstance(x, ast.Name) for x in names)
+        need(plain, target, "only names can be assigned to, or as many names as values.")
+        contents = [self._content(x) for x in values]
+        for name, content in zip([x.id for x in names], contents, strict=True):
+            free = name not in {*self.fields, *self.helpers, *MODULES}
+            need(free, target, f"the name {name!r} is taken: choose another one.")
+            self.scope[name] = content
+            if isinstance(content, Value) and content.width == 0 and not self.calls:
+                self.names.setdefault(content.slot, name)
+
+    def stmt_For(self, node: ast.For) -> None:
+        elements = node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else []
+        good = 0 < len(elements) <= MAX_ELEMENTS and not node.orelse
+        need(good, node, f"for needs a literal tuple of at most {MAX_ELEMENTS}: for x in (a, b).")
+        for element in elements:
+            self._assign(node.target, element)
+            for statement in node.body:
+                self.value(statement, "stmt")
+
+    def stmt_Expr(self, node: ast.Expr | ast.Pass) -> None:
+        if not isinstance(getattr(node, "value", ast.Constant(0)), ast.Constant):  # a docstring
+            refuse(node)
+
+    def stmt_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        need(re.fullmatch(_IMPORT, ast.unparse(node)), node, "import torch, math, numpy only.")
+
+    stmt_AnnAssign = stmt_AugAssign = stmt_Assign
+    stmt_Pass, stmt_ImportFrom = stmt_Expr, stmt_Import
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RewardProgram:
+    """A compiled reward; see `compile_reward`."""
+
+    source: str  # the program's text, helpers included
+    components: tuple[str, ...]
+    fields: tuple[str, ...]  # those that it reads
+    _tape: _Program
+    _wanted: list[int]
+
+    def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score all robots: the total [N] and its components {name: [N]}, float32.
+
+        `values` holds a tensor of any type, [N] or [N, k], for each field; others are ignored.
+        ProgramError if a field is missing or has another shape, or a result is not finite.
+        """
+        rows = self.rows(values)
+        if not abs(rows.sum().item()) < float("inf"):  # rarely of finite numbers
+            finite = zip(["the reward", *self.components], rows.isfinite().all(dim=1), strict=True)
+            bad = ", ".join(name for name, good in finite if not good)
+            need(not bad, None, f"not finite for some robots: {bad}.")
+        total, *components = rows.unbind()
+        return total, dict(zip(self.components, components, strict=True))
+
+    def rows(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The total and its components, finite or not: [1 + components, N]."""
+        slots, n = self._tape.slots.copy(), None
+        for name, slot in self._tape.loads.items():
+            x, shape = values.get(name), self._tape.fields[name]
+            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            n = len(x) if n is None and isinstance(x, Tensor) and x.ndim else n
+            if found != (n, *shape):
+                need(False, None, f"field {name!r} must be {[n or 'N', *shape]}, not {found}.")
+            slots[slot] = x if x.dtype is torch.float32 else x.float()
+        for slot, (function, operands) in self._tape.made.items():
+            slots[slot] = function(*[slots[i] for i in operands])
+        return torch.stack([slots[i] for i in self._wanted])
+
+
+def compile_reward(source: str, fields: Mapping[str, Sequence[int]]) -> RewardProgram:
+    """Compile a model's answer into a reward of all robots at once.
+
+    Args:
+        source: the answer, from which `extract` takes the program.
+        fields: shape per robot of each field that the program may read, [] or [k].
+
+    Raises:
+        ProgramError: one line: what is not allowed, where, and what to write instead.
+    """
+    text = extract(source)
+    known = {k: tuple(s) for k, s in fields.items() if len(s) < 2 and all(0 < x < 9 for x in s)}
+    try:
+        tape = _Program(known, _checked(_parse(text)))
+        (_, *names), slots = zip(*[(k, x.slot) for k, x in tape.run().items()], strict=True)
+        program = RewardProgram(text, tuple(names), tuple(tape.loads), tape, list(slots))
+        program.rows({k: torch.full((3, *known[k]), 0.5) for k in program.fields})
+    except (RuntimeError, TypeError, IndexError, RecursionError) as error:
+        raise ProgramError(f"the program fails on three robots: {error}") from None
+    return program
