@@ -703,6 +703,26 @@ def check_program(source: str) -> None:
     torch.testing.assert_close(total, sum(components.values()))
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("gate", ["", "holding", "(1 - holding)"])
+def test_a_term_says_what_it_computes(sign, gate):
+    holding, pressed = torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1.0, 0.0, 1.0])
+    gripper, zone = numbers(3, 2), numbers(3, 2, seed=1)
+    far = (gripper - zone).square().sum(1).sqrt()
+    kinds = {"distance": far, "exp": torch.exp(-2 * far), "flag": pressed, "not": 1 - pressed}
+    about = {"flag": ("pressed",), "not": ("pressed",)}
+    written = [
+        grammar.Term(f"my_{kind}", sign, "0.5", gate, kind, about.get(kind, ("gripper", "zone")))
+        for kind in kinds
+    ]
+    values = {"gripper": gripper, "zone": zone, "holding": holding, "pressed": pressed}
+    source = grammar.program(written, list(values))
+    _, found = compile_reward(source, {name: x.shape[1:] for name, x in values.items()})(values)
+    factor = 0.5 * (-1 if sign else 1) * {"": 1, "holding": holding}.get(gate, 1 - holding)
+    for kind, x in kinds.items():
+        torch.testing.assert_close(found[f"my_{kind}"], factor * x, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("place", ["alone", "before", "after"])
 def test_every_program_compiles(drawn, place):
     sources = set()

@@ -16,21 +16,24 @@ from .grammar import FIELDS, FLAGS, Term, body, feedback, header, program  # noq
 
 Goal = tuple[str, str]  # what to do, and with or where: ("press", "button")
 
-_SWITCHES = {"press": "pressed", "open": "opened", "light": "lit"}
-_SWITCHED = {"button": "pressed", "door": "opened", "lamp": "lit"}
-_PLACES = ("zone", "button", "door", "lamp", "tray", "corner")
+# verb: (thing, the flag that tells that it is done)
+_SWITCHES = {
+    "press": ("button", "pressed"),
+    "open": ("door", "opened"),
+    "light": ("lamp", "lit"),
+}
+_SWITCHED = dict(_SWITCHES.values())
+_PLACES = ("zone", "tray", "corner")
 GOALS: tuple[Goal, ...] = (
     ("pick", "object"),
-    ("press", "button"),
-    ("open", "door"),
-    ("light", "lamp"),
+    *((verb, thing) for verb, (thing, _) in _SWITCHES.items()),
     *(("go", place) for place in ("object", *_PLACES)),
     *(("put", place) for place in _PLACES),
 )
 _WORDS = {
     "pick": ("pick up the {}", "grasp the {}"),
     "press": ("press the {}", "hit the {}"),
-    "open": ("open the {}", "pull the {} open"),
+    "open": ("open the {}", "push the {} open"),
     "light": ("switch the {} on", "turn on the {}"),
     "go": ("move to the {}", "go to the {}"),
     "put": ("put the disc in the {}", "bring the disc to the {}"),
@@ -43,8 +46,6 @@ class Style:
 
     kind: str
     coefficient: str
-    gated: bool  # an approach counts only until its switch is on or the disc is held
-    chained: bool  # what comes after a switch counts only once it is on
     flag: str  # "flag": a bonus for ever; "not": a penalty until then; "": neither
     bonus: str
     done: str  # coefficient of success, "" for none
@@ -53,11 +54,9 @@ class Style:
 def style(rng: random.Random) -> Style:
     """A random author."""
     return Style(
-        kind=rng.choice(("distance", "exp", "exp")),
+        kind=rng.choice(("distance", "exp")),
         coefficient=rng.choice(("0.5", "1", "2")),
-        gated=rng.random() < 0.7,
-        chained=rng.random() < 0.3,
-        flag=rng.choice(("flag", "flag", "flag", "not", "")),
+        flag=rng.choice(("flag", "flag", "not", "")),
         bonus=rng.choice(("0.5", "1", "2", "5")),
         done=rng.choice(("", "1", "5", "10", "20")),
     )
@@ -66,12 +65,11 @@ def style(rng: random.Random) -> Style:
 def terms(goals: Sequence[Goal], by: Style) -> list[Term]:
     """The terms that this author writes for these goals, in their order."""
     written: dict[str, Term] = {}
-    gate = ""
 
     def near(name: str, a: str, b: str, until: str = "") -> None:
-        own = f"(1 - {until})" if until and by.gated else gate
+        gate = f"(1 - {until})" if until else ""  # counts only until the switch is on
         sign = "-" if by.kind == "distance" else ""
-        written.setdefault(name, Term(name, sign, by.coefficient, own, by.kind, (a, b)))
+        written.setdefault(name, Term(name, sign, by.coefficient, gate, by.kind, (a, b)))
 
     def flag(name: str, about: str) -> None:
         if by.flag:
@@ -80,16 +78,14 @@ def terms(goals: Sequence[Goal], by: Style) -> list[Term]:
 
     for verb, thing in goals:
         if verb in _SWITCHES:
-            near(f"to_{thing}", "gripper", thing, _SWITCHES[verb])
-            flag(verb, _SWITCHES[verb])
-            gate = _SWITCHES[verb] if by.chained else ""
+            near(f"to_{thing}", "gripper", thing, _SWITCHED[thing])
+            flag(verb, _SWITCHED[thing])
         elif verb == "go":
             near(f"to_{thing}", "gripper", thing)
         else:
             near("to_object", "gripper", "object", "holding" if verb == "pick" else "")
         if verb == "pick":
             flag("grasp", "holding")
-            gate = "holding" if by.chained else ""
         elif verb == "put":
             near(f"bring_{thing}", "object", thing)
     if by.done:
@@ -162,15 +158,6 @@ def _hover(written: list[Term], rng: random.Random) -> _Signs:
     return written, trends, "none", _change(written, shapes, sign="-", kind="distance")
 
 
-def _pull(written: list[Term], rng: random.Random) -> _Signs:
-    """The robot is drawn back to a switch that is on: charge only until then."""
-    worst = rng.choice([t for t in written if _draws_back(t)])
-    trends = {t.name: "up small" for t in written}
-    trends[worst.name] = rng.choice(("flat small", "flat large", "down small", "down large"))
-    gate = f"(1 - {_SWITCHED[worst.about[1]]})"
-    return written, trends, "some", _change(written, [worst], gate=gate)
-
-
 def _weak(written: list[Term], rng: random.Random) -> _Signs:
     """Nothing moves towards it: raise it tenfold."""
     worst = rng.choice([t for t in written if t.kind in ("distance", "exp")])
@@ -197,10 +184,6 @@ def _change(written: Sequence[Term], which: Sequence[Term], **parts: str) -> lis
     return [replace(t, **parts) if t in which else t for t in written]
 
 
-def _draws_back(term: Term) -> bool:
-    return term.kind in ("distance", "exp") and term.about[1] in _SWITCHED and not term.gate
-
-
 def revise(todo: Sequence[Goal], by: Style, rng: random.Random) -> Revision:
     """One mistake, its signs in training, and its repair.
 
@@ -209,7 +192,7 @@ def revise(todo: Sequence[Goal], by: Style, rng: random.Random) -> Revision:
     written = terms(todo, by)
     bonus = any(t.kind == "flag" and t.name != "done" for t in written)
     causes = [_fine, _weak] + [_trap] * 3 * bonus + [_unpaid] * (not by.done)
-    causes += [_hover] * 3 * (by.kind == "exp") + [_pull] * 2 * any(map(_draws_back, written))
+    causes += [_hover] * 3 * (by.kind == "exp")
     without = [terms([goal for goal in todo if goal != lost], by) for lost in todo]
     poorer = [some for some in without if 0 < len(some) < len(written)]
     cause = rng.choice(causes + [None] * 2 * bool(poorer))

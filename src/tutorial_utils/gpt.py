@@ -50,6 +50,8 @@ class Block(nn.Module):
         qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, T, D]
         past = cache[0].shape[2] if cache else 0
+        if past and t > 1:
+            raise ValueError("after the prompt, a cache takes one token at a time.")
         q, k = rotate(q, past), rotate(k, past)
         if cache is not None:
             if cache:
@@ -106,6 +108,8 @@ def sample(
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: draw from the k likeliest tokens only; 0 draws from all.
     """
+    if temperature < 0:
+        raise ValueError(f"temperature must be at least 0, not {temperature!r}.")
     caches: list[list[Tensor]] = [[] for _ in network.blocks]
     tokens = torch.tensor([[END, *prompt]]).expand(n, -1)  # [n, T]
     answers, ended = [], torch.zeros(n, 1, dtype=torch.bool)
@@ -119,7 +123,6 @@ def sample(
             tokens = torch.multinomial(chances, 1, generator=generator)
         else:
             tokens = logits.argmax(-1, keepdim=True)
-        tokens = tokens.masked_fill(ended, END)
         answers.append(tokens)
         ended = ended | (tokens == END)
         if ended.all():
@@ -168,7 +171,8 @@ def fit(
     rest = [p for p in network.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-    generator, losses = torch.Generator().manual_seed(seed), []
+    # One tensor for all losses: small ones that stay alive between large ones fragment the memory.
+    generator, losses = torch.Generator().manual_seed(seed), torch.zeros(steps)
     for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
         for group in optimizer.param_groups:
             rise, fall = min(1.0, (i + 1) / 50), 0.5 + 0.5 * math.cos(math.pi * i / steps)
@@ -180,5 +184,5 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.detach())
-    return torch.stack(losses).tolist() if losses else []
+        losses[i] = loss.detach()
+    return losses.tolist()

@@ -48,8 +48,9 @@ class Tokenizer:
         return self._bpe.encode(text).ids
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of many texts."""
-        return [encoding.ids for encoding in self._bpe.encode_batch(texts)]
+        """The tokens of many texts; in parts, because an encoding is 100 times its text."""
+        parts = (texts[i : i + 256] for i in range(0, len(texts), 256))
+        return [e.ids for part in parts for e in self._bpe.encode_batch_fast(part)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these tokens; an `END` says nothing."""
@@ -96,9 +97,9 @@ class SmallModel:
 
         Options and prompt are tokenised apart, so that no token crosses the border.
         """
+        if isinstance(options, str) or not options or not all(options):
+            raise ValueError("logprob needs a list of at least one option, none of them empty.")
         answers = self.tokenizer.encode_all(list(options))
-        if not answers or not all(answers):
-            raise ValueError("logprob needs at least one option, and none may be empty.")
         values, real = log_probs(self.network, self.tokenizer.encode(prompt), answers)
         return values.sum(1) / real.sum(1)
 
