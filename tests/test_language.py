@@ -444,8 +444,18 @@ def test_a_hit_makes_no_request_and_more_asks_for_the_rest(server, endpoint):
     assert model.propose(PROMPT, 5) == [*first, "answer 3", "answer 4"]
     assert server.requests[-1]["body"]["n"] == 2
     assert model.usage.cached == 3
-    assert model.propose(PROMPT, 2) == first[:2]
+    assert endpoint().propose(PROMPT, 2) == first[:2]
     assert len(server.requests) == 2
+
+
+def test_asked_again_the_same_object_draws_new_answers(server, endpoint):
+    model = endpoint()
+    told = model.propose(PROMPT, 2) + model.propose(PROMPT, 3)
+    assert told == [f"answer {i}" for i in range(5)]
+    requests = len(server.requests)
+    again = endpoint()
+    assert again.propose(PROMPT, 1) + again.propose(PROMPT, 4) == told
+    assert len(server.requests) == requests
 
 
 def test_nothing_that_differs_shares_an_entry(server, endpoint):

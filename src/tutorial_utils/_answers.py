@@ -9,6 +9,7 @@ import re
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class Backend:
             raise ValueError(f"temperature must be at least 0, not {key['temperature']!r}.")
         positive_int(key["max_tokens"], "max_tokens")
         self.name, self.usage = name, Usage()
+        self._drawn: Counter[str] = Counter()  # answers so far, per prompt
         if cache is True or isinstance(cache, str | Path):
             cache = AnswerCache(None if cache is True else cache)
         self._cache = cache or None
@@ -120,23 +122,30 @@ class Backend:
         return f"{type(self).__name__}({self.name!r})"
 
     def propose(self, prompt: str, n: int) -> list[str]:
-        """`n` answers to the prompt, in order; an empty one is `""`.
+        """`n` new answers to the prompt, in order; an empty one is `""`.
+
+        Asked again, the same object draws further answers; a new object begins anew, and finds in
+        the cache what an earlier one was told.
 
         Raises:
             ValueError: the prompt is empty, or `n` is not a whole number of at least 1.
             LanguageModelError: one line that says what to do.
         """
         _check_texts(prompt)
-        keys = [self._key | {"prompt": prompt, "sample": i} for i in range(positive_int(n, "n"))]
+        asking = digest({"prompt": prompt})  # the prompt itself is kept nowhere
+        first = self._drawn[asking]
+        samples = range(first, first + positive_int(n, "n"))
+        keys = [self._key | {"prompt": prompt, "sample": i} for i in samples]
         answers = [self._cache.get(key) if self._cache else None for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         self.usage.cached += n - len(missing)
         # One by one: what came before an error is kept, because it has been paid for.
-        asked = self._ask(prompt, missing) if missing else ()
+        asked = self._ask(prompt, [first + i for i in missing]) if missing else ()
         for i, answer in zip(missing, asked, strict=True):
             answers[i] = answer
             if self._cache:
                 self._cache.put(keys[i], answer)
+        self._drawn[asking] += n
         return answers
 
     def logprob(self, prompt: str, options: Sequence[str]) -> Tensor:
