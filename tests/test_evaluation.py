@@ -219,3 +219,19 @@ def test_bad_arguments(call, words):
     text = str(error.value)
     assert "\n" not in text
     assert all(word in text for word in words)
+
+
+def test_a_function_with_members_sees_a_population():
+    class Both:
+        members = 2
+
+        def __call__(self, obs):  # [2, E, D]
+            aim = obs[..., 3:5] - obs[..., :2]  # from the gripper to the zone
+            still = torch.zeros_like(aim[1])
+            move = torch.stack((aim[0].clamp(-1, 1), still))
+            return torch.cat((move, -torch.ones_like(move[..., :1])), -1)
+
+    found = evaluate(Both(), "Reach", 20)
+    assert found.success.shape == (2, 20)
+    assert found.success[0].all()
+    assert not found.success[1].all()

@@ -49,8 +49,8 @@ def evaluate(
     """Run each member of `policy` once through the same `episodes` starts.
 
     Args:
-        policy: a population, a scripted expert, or a function from observations [1, E, ...] to
-            actions [1, E, 3].
+        policy: a population, a scripted expert, or a function from observations [P, E, ...] to
+            actions [P, E, 3], where P is its attribute `members`, or 1 without one.
         seed: of the episodes; by default the book's evaluation seed, which no training uses.
         deterministic: take the mean action of a population; else sample from it.
         on_step: called before each action with the environment and which of its robots are still
@@ -58,7 +58,7 @@ def evaluate(
         env_options: passed to the environment (obs, size, shift, reward, distractors, device).
     """
     task, episodes = get_task(task), positive_int(episodes, "episodes")
-    members = policy.members if isinstance(policy, ActorCritic) else 1
+    members = getattr(policy, "members", 1)
     env = TabletopVectorEnv(task, members * episodes, **env_options)
     seed = run_mode.evaluation_seed() if seed is None else seed
     env.reset(seed=robot_keys(seed, episodes, env.device).repeat(members))
