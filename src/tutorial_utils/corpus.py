@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from .grammar import FIELDS, FLAGS, Term, body, feedback, header, program  # noqa: F401
+from .grammar import FIELDS, FLAGS, Term, body, feedback, program
 
 Goal = tuple[str, str]  # what to do, and with or where: ("press", "button")
 
@@ -54,9 +54,9 @@ class Style:
 def style(rng: random.Random) -> Style:
     """A random author."""
     return Style(
-        kind=rng.choice(("distance", "exp")),
+        kind=rng.choice(("distance", "distance", "exp")),
         coefficient=rng.choice(("0.5", "1", "2")),
-        flag=rng.choice(("flag", "flag", "not", "")),
+        flag=rng.choice(("flag", "not", "")),
         bonus=rng.choice(("0.5", "1", "2", "5")),
         done=rng.choice(("", "1", "5", "10", "20")),
     )

@@ -213,15 +213,15 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
     def fields(self) -> dict[str, Tensor]:
         """The named quantities that a reward function may read, each [N] or [N, 2] or [N, 3]."""
         w, fields = self.world, {"action": self.action}
-        fields["gripper"] = w.gripper.T
+        fields["gripper"] = w.gripper.T.contiguous()  # norms of strided rows are 3 times slower
         fields["closed"] = w.closed
         fields["holding"] = w.held.amax(0) if w.num_objects else torch.zeros_like(w.closed)
         for name, things in (("object", w.objects), ("zone", w.zones)):
             count = things.shape[1]
             for i in range(count):
-                fields[name if count == 1 else f"{name}_{i}"] = things[:, i].T
+                fields[name if count == 1 else f"{name}_{i}"] = things[:, i].T.contiguous()
         if self.task.button:
-            fields |= {"button": w.button.T, "pressed": w.pressed}
+            fields |= {"button": w.button.T.contiguous(), "pressed": w.pressed}
         if w.disc:
             fields["obstacle" if self.task.obstacle else "hazard"] = w.disc_center.T
         return fields
