@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
 from tutorial_utils import diffusion as df
 
@@ -191,5 +190,29 @@ def test_errors_say_what_to_do(call, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_scheduler_is_the_library_s():
-    assert type(df.scheduler(5)) is DDPMScheduler
+class Loud:
+    """Predicts so much noise that the guess of the data is cut."""
+
+    size, members = 2, 1
+
+    def __call__(self, x, k, condition):
+        return torch.full_like(x, -3.0)
+
+
+def test_ddim_derives_the_noise_of_a_cut_guess_anew():
+    schedule = df.scheduler(10, ddim=True)
+    found = df.sample(Loud(), schedule, nothing(1, 3), torch.Generator().manual_seed(0), 2)
+    x = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0))
+    bar = schedule.alphas_cumprod
+    for k, j in ((9, 4), (4, None)):  # the levels that two steps visit, from the highest
+        x0 = ((x + 3.0 * (1 - bar[k]).sqrt()) / bar[k].sqrt()).clamp(-1, 1)
+        noise = (x - bar[k].sqrt() * x0) / (1 - bar[k]).sqrt()
+        x = x0 if j is None else bar[j].sqrt() * x0 + (1 - bar[j]).sqrt() * noise
+    torch.testing.assert_close(found, x, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_every_grid_begins_with_pure_noise(steps):
+    schedule = df.scheduler(10)
+    schedule.set_timesteps(steps)
+    assert schedule.timesteps[0] == 9

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from helpers import one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -45,14 +46,6 @@ SHIFT = Shift(rotation=0.3, gain=1.2, wind=(0.1, -0.05), inward=0.1, slip=0.05)
 KINDS = ("state", "image", "all")
 EPS = 1e-5  # float32 rounding of sums of a few numbers below 2
 CHANCE = 0.999  # of the intervals in which measured rates must lie
-
-
-def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
-    text = str(error.value)
-    assert text
-    assert "\n" not in text
-    for word in words:
-        assert word in text
 
 
 def started(task: str, num_envs: int, seed: int = 0, **options) -> World:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import one_line
 from torch import nn
 
 from tutorial_utils import ppo
@@ -20,14 +21,6 @@ from tutorial_utils.tabletop import TabletopVectorEnv, get_task
 TOLERANCE = 1e-4
 SMALL = PPOConfig(robots=16, rollout=8)
 THREE = 3 * 16 * 8
-
-
-def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
-    text = str(error.value)
-    assert text
-    assert "\n" not in text
-    for word in words:
-        assert word in text
 
 
 def small(rewards, seeds, steps=THREE, config=SMALL, task="Reach", **options) -> Run:

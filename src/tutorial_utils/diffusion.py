@@ -37,7 +37,12 @@ def scheduler(levels: int, ddim: bool = False) -> Scheduler:
     Predicted data are cut to [-1, 1] in every step, so scale them to it.
     """
     kind = DDIMScheduler if ddim else DDPMScheduler
-    return kind(positive_int(levels, "levels"), beta_schedule="squaredcos_cap_v2", clip_sample=True)
+    return kind(
+        positive_int(levels, "levels"),
+        beta_schedule="squaredcos_cap_v2",
+        clip_sample=True,
+        timestep_spacing="trailing",  # few steps begin at the highest level, which is noise
+    )
 
 
 class Denoiser(nn.Module):
