@@ -217,3 +217,34 @@ def transitions(dataset: minari.MinariDataset, part: str = "state") -> dict[str,
         rows.append((obs[:-1], obs[1:], *numbers, *flags, torch.full((len(e),), i)))
     names = ("obs", "next_obs", "action", "reward", "terminated", "truncated", "episode")
     return {name: torch.cat(x) for name, x in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def chunks(
+    dataset: minari.MinariDataset, length: int, gamma: float = 1.0, part: str = "state"
+) -> dict[str, Tensor]:
+    """Every step of every episode with the `length` actions from there on.
+
+    None crosses the end of an episode: there the last action is repeated, `steps` says how many are
+    real, and the reward counts those alone.
+
+    Returns:
+        obs [N, D], chunk [N, length, A], reward [N] (discounted by gamma within the chunk),
+        next_obs [N, D] (after its real actions), terminated [N] (within the chunk), steps [N].
+    """
+    flat = transitions(dataset, part)
+    start = torch.arange(len(flat["episode"]))
+    last = torch.searchsorted(flat["episode"], flat["episode"], right=True) - 1  # of its episode
+    length = positive_int(length, "length")
+    at = torch.minimum(start[:, None] + torch.arange(length), last[:, None])  # [N, length]
+    steps = (last - start + 1).clamp_max(length)
+    real = torch.arange(length) < steps[:, None]
+    reward = flat["reward"][at] * real * gamma ** torch.arange(length)
+    end = start + steps - 1
+    return {
+        "obs": flat["obs"],
+        "chunk": flat["action"][at],
+        "reward": reward.sum(1),
+        "next_obs": flat["next_obs"][end],
+        "terminated": flat["terminated"][end],
+        "steps": steps,
+    }

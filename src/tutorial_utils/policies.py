@@ -7,10 +7,11 @@ batched matrix product instead of P small ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # glibc gives freed memory back to the system where it exceeds twice the largest block freed so far,
 # and every minibatch would then fault its activations in again, page by page. Freeing one block
@@ -136,3 +137,31 @@ class ActorCritic(nn.Module):
         chosen = ActorCritic(self.obs_shape, [0] * len(kept), self.log_std.shape[-1], hidden)
         chosen.load_state_dict({n: v[members].clone() for n, v in self.state_dict().items()})
         return chosen.to(self.log_std.device)
+
+
+class Chunks:
+    """Plans `length` actions at a time and executes them all before it looks again.
+
+    Make a new one for each evaluation: it remembers where in its chunk it is.
+
+    Args:
+        plan: from observations [P, E, ...] to chunks [P, E, length * A].
+        members: P.
+    """
+
+    def __init__(self, plan: Callable[[Tensor], Tensor], length: int, members: int) -> None:
+        self.plan, self.length, self.members = plan, length, members
+        self._chunk, self._step = torch.empty(0), 0
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """The next action [P, E, 3]; the fingers stay open where a chunk has only moves."""
+        at = self._step % self.length
+        if at == 0:
+            self._chunk = self.plan(obs).unflatten(-1, (self.length, -1))  # [P, E, H, A]
+        self._step += 1
+        return with_open_fingers(self._chunk[:, :, at])
+
+
+def with_open_fingers(move: Tensor) -> Tensor:
+    """Actions [..., 3] of moves [..., 2]; what has 3 numbers already stays as it is."""
+    return F.pad(move, (0, 3 - move.shape[-1]), value=-1.0)

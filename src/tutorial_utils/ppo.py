@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ._validate import one_of, positive_int
@@ -128,9 +128,9 @@ def ppo_loss(
     return loss
 
 
-def clip_gradients(policy: ActorCritic, max_norm: float) -> None:
+def clip_gradients(network: nn.Module, max_norm: float) -> None:
     """Scale each member's gradient to a norm of at most `max_norm`."""
-    gradients = [p.grad for p in policy.parameters()]  # each [P, in, out]
+    gradients = [p.grad for p in network.parameters()]  # each [P, in, out]
     norm = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)  # [P]
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
     for g in gradients:
