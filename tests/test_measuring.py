@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import matplotlib
 
@@ -405,6 +407,23 @@ def test_provenance_tells_no_secrets():
 def test_provenance_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance.provenance()["commit"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not hand the peak on")
+def test_peak_memory_is_not_that_of_the_parent():
+    large = bytearray(b"x") * 800_000_000
+    code = "from tutorial_utils import provenance; print(provenance.provenance()['peak_mb'])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert provenance.provenance()["peak_mb"] > len(large) / 1e6
+    assert 20 < int(child.stdout) < len(large) / 1e6
+
+
+def test_peak_memory_without_a_status_file(monkeypatch, tmp_path):
+    pytest.importorskip("resource")
+    monkeypatch.setattr(provenance, "_STATUS", tmp_path / "status")
+    assert 50 < provenance.provenance()["peak_mb"] < 50_000
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  2000 kB\nVmRSS:\t 1000 kB\n")
+    assert provenance.provenance()["peak_mb"] == 2
 
 
 # Figures and tables

@@ -19,6 +19,7 @@ import torch
 from .run_mode import mode, seed_offset
 
 _STARTED = time.perf_counter()
+_STATUS = Path("/proc/self/status")
 
 
 def _version(package: str) -> str | None:
@@ -61,13 +62,19 @@ def _commit() -> str | None:
 
 
 def _peak_mb() -> float | None:
-    """Largest resident memory so far in MB; Linux counts KiB, macOS bytes, Windows nothing."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+    """Largest resident memory so far in MB, of this process alone; None on Windows.
+
+    Linux hands the peak of the parent on in `ru_maxrss`, but not in `VmHWM`.
+    """
+    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
+    peak = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    if peak is None:
+        try:
+            import resource
+        except ImportError:
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)  # bytes there, else KiB
 
 
 def provenance() -> dict[str, Any]:
