@@ -135,6 +135,20 @@ def compute_reward(gripper, zone):
     return -(gripper - zone).norm(dim=-1).clamp(max=1.0)
 ~~~
 """
+ITEMS = """```python
+def compute_reward(
+    gripper: torch.Tensor, object: torch.Tensor, zone: torch.Tensor
+) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+    components: Dict[str, torch.Tensor] = {}
+    reach = torch.exp(-5.0 * distance(gripper, object))
+    components["reach"] = reach
+    # Carry
+    carry = torch.exp(-distance(object, zone) / 0.1)
+    components['carry'] = 0.7 * carry
+    components["alive"] = 0.1
+    total = 0.3 * reach + 0.7 * carry
+    return total, components
+```"""
 UNTERMINATED = """Sure:
   ```Python
   def near(a, b, radius):
@@ -166,6 +180,14 @@ def old_block(gripper, zone, **_):
     return total, {"term_1": total}
 
 
+def items(gripper, object, zone, **_):
+    total, parts = eureka(gripper, object, zone)
+    alive = torch.full((len(zone),), 0.1)
+    return total, {"reach": parts["reach_reward"], "carry": 0.7 * parts["carry_reward"]} | {
+        "alive": alive
+    }
+
+
 def unterminated(gripper, object, zone, **_):
     reach = (norm(gripper - object) < 0.3).float()
     carry = (norm(object - zone) < 0.4).float()
@@ -180,6 +202,7 @@ def unterminated(gripper, object, zone, **_):
         (EUREKA, eureka),
         (TEXT2REWARD, text2reward),
         (OLD_BLOCK, old_block),
+        (ITEMS, items),
         (UNTERMINATED, unterminated),
     ],
 )
@@ -253,6 +276,15 @@ def test_expressions_are_those_of_torch(expression):
         ("return " + " + ".join(f"norm(zone * {i})" for i in range(2, 20)), None),
         ("parts = {'a': success, 'b': 1}\nreturn success + 1, parts", ["a", "b"]),
         ("return success + holding, {}", ["success", "holding"]),
+        ("p = {}\nreturn success + holding, p", ["success", "holding"]),
+        ("p = {}\np['a'] = success\nreturn success, p", ["a"]),
+        (
+            "t, p = 0, {'b': holding}\np['a'] = success\nt = success\nreturn t + holding, p",
+            ["b", "a"],
+        ),
+        ("p = {}\nfor x in (success,):\n  p['a'] = x\nreturn success, p", ["a"]),
+        ("p = {}\np['x'] = 3\np = {}\np['a'] = success\nreturn success, p", ["a"]),
+        ("p = q = 1\np = {}\np['a'] = success\nreturn success, p", ["a"]),
         ("a = b = norm(zone)\na, b = b - 1, a\na *= 2\nreturn a * b", ["term_1"]),
         ("return 0", ["term_1"]),
     ],
@@ -324,7 +356,7 @@ def test_not_finite_is_an_error_at_the_call_that_names_the_part():
     assert large(robots())[0].isfinite().all()
 
 
-@pytest.mark.parametrize("answer", [EUREKA, TEXT2REWARD, OLD_BLOCK, UNTERMINATED])
+@pytest.mark.parametrize("answer", [EUREKA, TEXT2REWARD, OLD_BLOCK, ITEMS, UNTERMINATED])
 def test_a_robot_is_scored_by_itself(answer):
     program, values = compile_reward(answer, FIELDS), robots(9)
     total, _ = program(values)
@@ -372,6 +404,9 @@ def test_a_list_of_answers_keeps_its_order():
         ("return 1 / 0", ["not finite"]),
         ("x = norm(zone)", ["end with a return"]),
         ("return norm(zone, p=1)", ["p=2"]),
+        ("p = {}\np['a'] = 1\np['a'] = 2\nreturn 1, p", ["line 4", "has a value already"]),
+        ("zone['a'] = 1\nreturn 1", ["line 2", "one's own dict"]),
+        ("p = {}\np['a b'] = 1\nreturn 1, p", ["line 3", "names of letters"]),
         ("for i in range(3):\n  pass\nreturn 1", ["literal tuple of at most 8"]),
     ],
 )
@@ -583,6 +618,76 @@ x = y = z = nothing
 exec = exec
 type X = int
 x = 1 if 1 else 2
+zone['a'] = 1
+x = norm(zone)\nx['a'] = 1
+x = 3\nx['a'] = 1
+nothing['a'] = 1
+norm['a'] = 1
+torch['a'] = 1
+p['a'] = 1\np = {}
+p = {}\np.a = 1
+p = {}\np['a'].b = 1
+p = {}\np.a['a'] = 1
+p = {}\np['a']['b'] = 1
+p = {'a': success}\np['a'][0] = 1
+p = {'a': success}\np['a'] = 1
+p = {}\np['a'] = 1\np['a'] = 1
+p = {}\np[success] = 1
+p = {}\np[0] = 1
+p = {}\np[b'a'] = 1
+p = {}\np[None] = 1
+p = {}\np[:] = 1
+p = {}\np['a':] = 1
+p = {}\np['a', 'b'] = 1
+p = {}\np['a',] = 1
+p = {}\np[*'a'] = 1
+p = {}\n*p['a'], x = (1, 2)
+p = {}\n*p['a'] = 1
+p = {}\n(p['a'],) = (1,)
+p = {}\np['a'], p['b'] = 1, 2
+p = {}\np['a' + 'b'] = 1
+p = {}\np['a' * 9] = 1
+p = {}\np[f'a'] = 1
+p = {}\np['a'.upper()] = 1
+p = {}\np[(k := 'a')] = 1
+p = {}\n(p['a'] := 1)
+p = {}\np[''] = 1
+p = {}\np['_a'] = 1
+p = {}\np['__class__'] = 1
+p = {}\np['a b'] = 1
+p = {}\np['aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'] = 1
+p = {}\np['\u00e9'] = 1
+p = {}\np['a'] += 1
+p = {'a': success}\np['a'] += 1
+p = {}\np['a']: float = 1
+p = {}\np['a']: float
+p = {'a': success}\ndel p['a']
+p = {}\nx = p['a'] = 1
+p = {}\np['a'] = p['b'] = 1
+p = {}\np['a'] = p
+p = {}\np['a'] = {}
+p = {}\np['a'] = {'b': success}
+p = {}\np['a'] = 'text'
+p = {}\np['a'] = success, success
+p = {}\np['a'] = open('x')
+p = {}\np['a'] = (yield)
+p = {'a': success}\nx = p['a']
+p = {}\nq = p\nq['a'] = 1
+p = {}\nq = p\np['a'] = 1
+p = {}\nq, r = p, 1\np['a'] = 1
+p = q = {}
+p = q = {}\np['a'] = 1
+p = {}\nfor q in (p,):\n  q['a'] = 1
+p = {}\nfor p['a'] in (1, 2): pass
+p = {}\nfor x in (1, 2): p['a'] = x
+p = {}\nfor k in ('a', 'b'): p[k] = 1
+p = {}\nfor k, x in (('a', 1),): p[k] = x
+p = dict()\np['a'] = 1
+p = [1]\np['a'] = 1
+p = {}\n{}['a'] = 1
+p = {}\n(p if 1 else p)['a'] = 1
+p = {}\np.update({'a': 1})
+p = {}\np |= {'a': 1}
 """.strip().splitlines()
 MAIN = "def compute_reward(gripper):\n  return norm(gripper)\n"
 MODULES = {
@@ -679,6 +784,21 @@ MODULES = {
     "huge number": "def compute_reward(): return 0x" + "f" * 400,
     "warnings": "def compute_reward(): return 1 is '\\d'",
     "bad escape": "def compute_reward(): return '\\N{nothing}'",
+    "helper's item": "def f(p):\n  p['a'] = 1\n  return 1\n"
+    "def compute_reward():\n  p = {}\n  return f(p), p",
+    "item of the caller": "def f(x):\n  p['a'] = x\n  return x\n"
+    "def compute_reward():\n  p = {}\n  return f(success), p",
+    "dict of a helper": "def f():\n  p = {}\n  return p\n"
+    "def compute_reward():\n  p = f()\n  p['a'] = 1\n  return 1, p",
+    "dict at the top": "p = {}\np['a'] = 1\ndef compute_reward():\n  return success, p",
+    "item of the top": "p = {}\ndef compute_reward():\n  p['a'] = success\n  return success, p",
+    "vector item": "def compute_reward():\n  p = {}\n  p['a'] = zone\n  return 1, p",
+    "infinite item": "def compute_reward():\n  p = {}\n  p['a'] = log(success - 2)\n  return 1, p",
+    "13 items": "def compute_reward():\n  p = {}\n"
+    + "".join(f"  p['a{i}'] = success\n" for i in range(13))
+    + "  return success, p",
+    "huge key": "def compute_reward():\n  p = {}\n  p['" + "a" * 7000 + "'] = 1\n  return 1, p",
+    "endless items": "def compute_reward():\n  p = {}\n" + "  p['a'] = 1\n" * 80 + "  return 1, p",
     "13 components": "def compute_reward(): return success, {"
     + ", ".join(f"'a{i}': success" for i in range(13))
     + "}",
@@ -715,7 +835,7 @@ def test_wide_or_missing_fields_are_out_of_reach():
 
 # Fuzzing
 
-CORPUS = [extract(x) for x in (EUREKA, TEXT2REWARD, OLD_BLOCK, UNTERMINATED)]
+CORPUS = [extract(x) for x in (EUREKA, TEXT2REWARD, OLD_BLOCK, ITEMS, UNTERMINATED)]
 CORPUS += [f"def compute_reward():\n    return {x}" for x in EXPRESSIONS]
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import ast
 import operator
 import re
-import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,76 +17,12 @@ import torch
 from torch import Tensor
 
 from ._interpreter import FUNCTIONS, MODULES, Expressions, ProgramError, Value, need, refuse
+from ._source import checked, extract, parse
 
-MAX_ANSWER, MAX_SOURCE, MAX_NODES, MAX_DEPTH = 65_536, 8_192, 400, 30
-MAX_NAME, MAX_ELEMENTS, MAX_COMPONENTS, MAX_CALLS = 40, 8, 12, 8
-_MAIN = re.compile(r"^([ \t]*)(async[ \t]+)?def[ \t]+compute_reward\b", re.MULTILINE)
-_FENCED = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
-_CODE = re.compile(r"(async |def |class |@|import )\w|from \S+ import |\w+(: ?float)? *= *[-+.\d]")
+MAX_ELEMENTS, MAX_COMPONENTS, MAX_CALLS = 8, 12, 8
 _IMPORT = r"import (torch|torch\.nn\.functional as F|numpy|numpy as np|math)"
 _IMPORT += r"|from typing import [\w, ]+|from torch import Tensor"
 _SCALED = (operator.mul, operator.truediv, operator.neg, Tensor.float)
-_SYMBOLS = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
-
-
-def extract(answer: str) -> str:
-    """The program in a model's answer with its helper functions, without thoughts and prose.
-
-    Of several fenced blocks the last one with a `compute_reward` counts: models correct themselves.
-
-    Raises:
-        ProgramError: not text, over 64 KB, without `compute_reward`, or a program over 8 KB.
-    """
-    short = isinstance(answer, str) and len(answer) <= MAX_ANSWER
-    need(short, None, f"an answer must be text of at most {MAX_ANSWER} characters.")
-    text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", answer.replace("\r\n", "\n"))
-    text = text.rpartition("</think>")[2]  # templates may hide where the thoughts begin
-    blocks = [block for _, block in _FENCED.findall(text) if _MAIN.search(block)]
-    program = textwrap.dedent(blocks[-1] if blocks else text).strip("\n")
-    need(_MAIN.search(program), None, "the answer defines no function compute_reward.")
-    try:
-        _parse(program)  # what is Python as a whole is judged as a whole
-    except ProgramError:
-        program = program if blocks else _without_prose(program)
-    need(len(program) <= MAX_SOURCE, None, f"the program has more than {MAX_SOURCE} characters.")
-    return program.rstrip()
-
-
-def _without_prose(text: str) -> str:
-    """The lines at the margin that look like code, and the indented lines that follow them."""
-    margin, kept, code = len(_MAIN.search(text)[1]), [], False
-    for line in text.split("\n"):
-        if line.strip() and len(line) - len(line.lstrip()) <= margin:
-            code = bool(_CODE.match(line[margin:])) or (code and line.strip()[0] in "#)]}")
-        kept += [line] * code
-    return textwrap.dedent("\n".join(kept)).strip("\n")
-
-
-def _parse(source: str) -> ast.Module:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            # "?" does no harm in a comment, and stops letters that only look like ASCII in a name
-            return ast.parse(source[: MAX_SOURCE + 1].encode("ascii", "replace").decode())
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ProgramError(f"not Python: {str(error) or 'nested too deeply'}.") from None
-
-
-def _checked(tree: ast.Module) -> ast.Module:
-    """The tree if it keeps the limits on size, depth and names."""
-    level, nodes, depth = [tree], 0, 0
-    while level:
-        nodes, depth = nodes + len(level), depth + 1
-        need(nodes <= MAX_NODES, None, f"the program has more than {MAX_NODES} nodes of syntax.")
-        need(depth <= MAX_DEPTH, level[0], f"nested more than {MAX_DEPTH} levels deep.")
-        for node in level:
-            names = [getattr(node, key, None) for key in ("id", "arg", "attr", "name", "asname")]
-            for name in [x for x in names if isinstance(x, str)]:
-                good = name[0] != "_" and len(name) <= MAX_NAME
-                need(good, node, f"the name {name!r:.40} is too long or begins with an underscore.")
-            for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-                need(not hint or "(" not in ast.unparse(hint), node, "an annotation is a type.")
-        level = [x for y in level for x in ast.iter_child_nodes(y) if not isinstance(x, _SYMBOLS)]
-    return tree
 
 
 class _Program(Expressions):
@@ -201,8 +135,23 @@ class _Program(Expressions):
         value = node.value or refuse(node)
         if isinstance(node, ast.AugAssign):
             value = ast.copy_location(ast.BinOp(node.target, node.op, value), node)
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        shared = len(targets) > 1 and isinstance(value, ast.Dict)
+        need(not shared, node, "each dict of components needs one name: parts = {}.")
+        if type(node) is ast.Assign and len(targets) == 1 and type(targets[0]) is ast.Subscript:
+            return self._set_item(targets[0], value)
+        for target in targets:
             self._assign(target, value)
+
+    def _set_item(self, target: ast.Subscript, node: ast.AST) -> None:
+        """Record parts["name"] = value, where no other name holds the same dict."""
+        parts = self.scope.get(getattr(target.value, "id", ""))
+        own = isinstance(parts, dict) and sum(x is parts for x in self.scope.values()) == 1
+        need(own, target, "only names, and items of one's own dict parts = {}, can be assigned to.")
+        item = self._content(ast.copy_location(ast.Dict([target.slice], [node]), target))
+        need(item.keys().isdisjoint(parts), target, "this component has a value already.")
+        need(len(parts) < MAX_COMPONENTS, target, f"at most {MAX_COMPONENTS} components.")
+        parts.update(item)
 
     def _assign(self, target: ast.AST, node: ast.AST) -> None:
         """Bind after all is recorded, so that a, b = b, a swaps."""
@@ -290,7 +239,7 @@ def compile_reward(source: str, fields: Mapping[str, Sequence[int]]) -> RewardPr
     text = extract(source)
     known = {k: tuple(s) for k, s in fields.items() if len(s) < 2 and all(0 < x < 9 for x in s)}
     try:
-        tape = _Program(known, _checked(_parse(text)))
+        tape = _Program(known, checked(parse(text)))
         (_, *names), slots = zip(*[(k, x.slot) for k, x in tape.run().items()], strict=True)
         program = RewardProgram(text, tuple(names), tuple(tape.loads), tape, list(slots))
         program.rows({k: torch.full((3, *known[k]), 0.5) for k in program.fields})

@@ -1,0 +1,77 @@
+"""From the answer of a language model to a small tree of syntax; nothing of it is trusted."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+
+from ._interpreter import ProgramError, need
+
+MAX_ANSWER, MAX_SOURCE, MAX_NODES, MAX_DEPTH, MAX_NAME = 65_536, 8_192, 400, 30, 40
+_MAIN = re.compile(r"^([ \t]*)(async[ \t]+)?def[ \t]+compute_reward\b", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
+_CODE = re.compile(r"(async |def |class |@|import )\w|from \S+ import |\w+(: ?float)? *= *[-+.\d]")
+_SYMBOLS = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+
+
+def extract(answer: str) -> str:
+    """The program in a model's answer with its helper functions, without thoughts and prose.
+
+    Of several fenced blocks the last one with a `compute_reward` counts: models correct themselves.
+
+    Raises:
+        ProgramError: not text, over 64 KB, without `compute_reward`, or a program over 8 KB.
+    """
+    short = isinstance(answer, str) and len(answer) <= MAX_ANSWER
+    need(short, None, f"an answer must be text of at most {MAX_ANSWER} characters.")
+    text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", answer.replace("\r\n", "\n"))
+    text = text.rpartition("</think>")[2]  # templates may hide where the thoughts begin
+    blocks = [block for _, block in _FENCED.findall(text) if _MAIN.search(block)]
+    program = textwrap.dedent(blocks[-1] if blocks else text).strip("\n")
+    need(_MAIN.search(program), None, "the answer defines no function compute_reward.")
+    try:
+        parse(program)  # what is Python as a whole is judged as a whole
+    except ProgramError:
+        program = program if blocks else _without_prose(program)
+    need(len(program) <= MAX_SOURCE, None, f"the program has more than {MAX_SOURCE} characters.")
+    return program.rstrip()
+
+
+def _without_prose(text: str) -> str:
+    """The lines at the margin that look like code, and the indented lines that follow them."""
+    margin, kept, code = len(_MAIN.search(text)[1]), [], False
+    for line in text.split("\n"):
+        if line.strip() and len(line) - len(line.lstrip()) <= margin:
+            code = bool(_CODE.match(line[margin:])) or (code and line.strip()[0] in "#)]}")
+        kept += [line] * code
+    return textwrap.dedent("\n".join(kept)).strip("\n")
+
+
+def parse(source: str) -> ast.Module:
+    """The syntax tree of a program, whose letters are ASCII; ProgramError if it is not Python."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            # "?" does no harm in a comment, and stops letters that only look like ASCII in a name
+            return ast.parse(source[: MAX_SOURCE + 1].encode("ascii", "replace").decode())
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise ProgramError(f"not Python: {str(error) or 'nested too deeply'}.") from None
+
+
+def checked(tree: ast.Module) -> ast.Module:
+    """The tree if it keeps the limits on size, depth and names."""
+    level, nodes, depth = [tree], 0, 0
+    while level:
+        nodes, depth = nodes + len(level), depth + 1
+        need(nodes <= MAX_NODES, None, f"the program has more than {MAX_NODES} nodes of syntax.")
+        need(depth <= MAX_DEPTH, level[0], f"nested more than {MAX_DEPTH} levels deep.")
+        for node in level:
+            names = [getattr(node, key, None) for key in ("id", "arg", "attr", "name", "asname")]
+            for name in [x for x in names if isinstance(x, str)]:
+                good = name[0] != "_" and len(name) <= MAX_NAME
+                need(good, node, f"the name {name!r:.40} is too long or begins with an underscore.")
+            for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+                need(not hint or "(" not in ast.unparse(hint), node, "an annotation is a type.")
+        level = [x for y in level for x in ast.iter_child_nodes(y) if not isinstance(x, _SYMBOLS)]
+    return tree
