@@ -16,7 +16,7 @@ from tutorial_utils.tabletop.streams import robot_keys
 from tutorial_utils.tabletop.vector_env import TabletopVectorEnv
 
 TASK, LEVELS, LENGTH, SEEDS = "AroundObstacle", 5, 4, [3, 4]
-SMALL = dppo.DPPOConfig(robots=6, epochs=2, batch=50)
+SMALL = dppo.DPPOConfig(robots=6, minibatches=4, batch=50)
 
 
 def base(seeds=SEEDS, condition=7):
@@ -261,6 +261,20 @@ def test_averaged_log_probs_divide_by_the_size_of_a_chunk():
     torch.testing.assert_close(total, -torch.exp(new))
 
 
+@pytest.mark.parametrize(("batch", "rounds"), [(8, 1), (20, 2)])
+def test_minibatches_go_through_all_steps_of_real_chunks(batch, rounds):
+    active = torch.tensor([[True, False, True, True], [True, True, True, False]])
+    config = dppo.DPPOConfig(minibatches=3, batch=batch)
+    parts = list(dppo._minibatches(active, 8, config, generators()))
+    assert [part.shape for part in parts] == [(2, batch)] * 3
+    for own, numbers in zip(active, torch.cat(parts, 1), strict=True):
+        steps = [8 * chunk + i for chunk in own.nonzero()[:, 0].tolist() for i in range(8)]
+        assert set(numbers.tolist()) == set(steps)
+        assert numbers.bincount().max() <= rounds + 1
+        assert sorted(numbers[:24].tolist()) == steps  # none twice before each once
+    assert not torch.cat(parts, 1)[0, :24].equal(torch.cat(parts, 1)[0, :24].sort().values)
+
+
 # ------------------------------------------------------------------------------- training
 
 
@@ -288,6 +302,7 @@ def test_the_run_tells_what_happened():
 
 def test_fine_tuning_learns():
     config = replace(SMALL, robots=50, batch=100, clip=0.2, learning_rate=3e-3, average=False)
+    config = replace(config, minibatches=8)
     policy = GaussianPolicy(df.Denoiser(2 * LENGTH, 5, [0, 1], hidden=32), std=0.5)
     run = dppo.fine_tune(policy, "Reach", 3000, config, progress=False, reward="oracle")
     assert (run.success[:, 0] < 0.2).all()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from .tabletop import Task
 from .tabletop.streams import robot_keys
 from .tabletop.vector_env import TabletopVectorEnv
 
-_NOISE = 2**42  # exploration comes from other streams than weights and minibatches
+_NOISE, _SHUFFLES = 2**42, 2**43  # other streams than the initial weights
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class DPPOConfig:
 
     robots: int = 100  # per member; each plays one episode in an iteration
     length: int = 4  # actions in a chunk
-    epochs: int = 5
-    batch: int = 1000  # denoising steps in a minibatch, per member
+    minibatches: int = 80  # per iteration
+    batch: int = 250  # denoising steps in a minibatch, per member
     learning_rate: float = 6e-4
     critic_rate: float = 1e-3
     gamma: float | None = None  # per action; None takes the task's
     lam: float = 0.95  # of generalised advantage estimation
     gamma_denoising: float = 0.99  # per denoising step before the last
-    clip: float = 0.03  # of the ratio, at the last step
+    clip: float = 0.05  # of the ratio, at the last step
     clip_first: float = 0.001  # at the first step
     average: bool = True  # log-probabilities over the D numbers of a chunk; else their sum
     max_grad_norm: float = 1.0
@@ -153,6 +153,24 @@ def dppo_loss(
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - width, 1 + width) * advantage)
 
 
+def _minibatches(
+    active: Tensor, steps: int, config: DPPOConfig, generators: Sequence[torch.Generator]
+) -> Iterator[Tensor]:
+    """Numbers [P, B] of denoising steps, chunk * K' + place in the chain, in random order.
+
+    Only of chunks before the end of their episode. A member goes through all of its steps before it
+    sees one again.
+    """
+    total, rows = config.minibatches * config.batch, []
+    for own, generator in zip(active, generators, strict=True):
+        chunk = own.nonzero()
+        cells = (chunk * steps + torch.arange(steps)).flatten()
+        rounds = range(-(-total // len(cells)))
+        order = [torch.randperm(len(cells), generator=generator) for _ in rounds]
+        rows.append(cells[torch.cat(order)[:total]])
+    yield from torch.stack(rows).split(config.batch, 1)
+
+
 def update(
     policy: ChainPolicy,
     critic: nn.Module,
@@ -160,27 +178,24 @@ def update(
     data: Episodes,
     config: DPPOConfig,
     gamma: float,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> None:
-    """Several epochs of minibatch steps on all denoising steps of the episodes."""
+    """Gradient steps of policy and critic on minibatches of the denoising steps of the episodes."""
     advantage, target = advantages(data, critic, gamma, config)
     tensors = (data.obs, data.chain, data.log_prob, advantage, target, data.active)
     obs, chain, old, advantage, target, active = (x.flatten(1, 2) for x in tensors)
-    p, k = policy.members, policy.steps
-    for _ in range(config.epochs):
-        order = torch.randperm(obs.shape[1] * k, generator=generator)
-        for part in order.split(config.batch):
-            row, step = part // k, part % k
-            seen, places = obs[:, row], step.expand(p, -1)
-            log_prob = policy.log_prob(seen, chain[:, row, step], chain[:, row, step + 1], places)
-            loss = dppo_loss(
-                log_prob, old[:, row, step], advantage[:, row], places, k, policy.size, config
-            )
-            error = (critic(seen)[..., 0] - target[:, row]).square() * active[:, row]
-            optimizer.zero_grad()
-            (loss + 0.25 * error).mean(1).sum().backward()
-            ppo.clip_gradients(policy.actor, config.max_grad_norm)
-            optimizer.step()
+    k, member = policy.steps, torch.arange(policy.members)[:, None]
+    for part in _minibatches(active, k, config, generators):
+        row, step = part // k, part % k  # [P, B]
+        seen, before, after = obs[member, row], chain[member, row, step], step + 1
+        log_prob = policy.log_prob(seen, before, chain[member, row, after], step)
+        gain = advantage[member, row]
+        loss = dppo_loss(log_prob, old[member, row, step], gain, step, k, policy.size, config)
+        error = (critic(seen)[..., 0] - target[member, row]).square()
+        optimizer.zero_grad()
+        (loss + 0.25 * error).mean(1).sum().backward()
+        ppo.clip_gradients(policy.actor, config.max_grad_norm)
+        optimizer.step()
 
 
 def fine_tune(
@@ -206,8 +221,10 @@ def fine_tune(
     env = TabletopVectorEnv(task, p * n, **env_options)
     env.reset(seed=torch.cat([robot_keys(seed, n, env.device) for seed in policy.seeds]))
     gamma = env.task.gamma if config.gamma is None else config.gamma
-    generators = [torch.Generator().manual_seed(seed + _NOISE) for seed in policy.seeds]
-    shuffles = torch.Generator().manual_seed(0)  # shared, so that it depends on no member
+    noise, shuffles = (
+        [torch.Generator().manual_seed(seed + stream) for seed in policy.seeds]
+        for stream in (_NOISE, _SHUFFLES)
+    )
     critic = ActorCritic(env.single_observation_space.shape, policy.seeds).critic
     groups = [(policy.actor, config.learning_rate), (critic, config.critic_rate)]
     optimizer = torch.optim.Adam(
@@ -215,7 +232,7 @@ def fine_tune(
     )
     success, seconds, began = [], [], time.perf_counter()
     for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
-        data = collect(env, policy, config.length, generators, gamma)
+        data = collect(env, policy, config.length, noise, gamma)
         update(policy, critic, optimizer, data, config, gamma, shuffles)
         success.append(data.success.any(1).float().mean(1))
         seconds.append(time.perf_counter() - began)
