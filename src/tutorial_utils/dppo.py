@@ -198,6 +198,10 @@ def update(
         optimizer.step()
 
 
+def _streams(policy: ChainPolicy, first: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + first) for seed in policy.seeds]
+
+
 def fine_tune(
     policy: ChainPolicy,
     task: str | Task,
@@ -221,15 +225,11 @@ def fine_tune(
     env = TabletopVectorEnv(task, p * n, **env_options)
     env.reset(seed=torch.cat([robot_keys(seed, n, env.device) for seed in policy.seeds]))
     gamma = env.task.gamma if config.gamma is None else config.gamma
-    noise, shuffles = (
-        [torch.Generator().manual_seed(seed + stream) for seed in policy.seeds]
-        for stream in (_NOISE, _SHUFFLES)
-    )
+    noise, shuffles = _streams(policy, _NOISE), _streams(policy, _SHUFFLES)
     critic = ActorCritic(env.single_observation_space.shape, policy.seeds).critic
     groups = [(policy.actor, config.learning_rate), (critic, config.critic_rate)]
-    optimizer = torch.optim.Adam(
-        [{"params": module.parameters(), "lr": rate} for module, rate in groups], fused=True
-    )
+    groups = [{"params": module.parameters(), "lr": rate} for module, rate in groups]
+    optimizer = torch.optim.Adam(groups, fused=True)
     success, seconds, began = [], [], time.perf_counter()
     for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
         data = collect(env, policy, config.length, noise, gamma)

@@ -21,13 +21,13 @@ from .intervals import Interval, band, bootstrap, numbers
 
 _ARMS = {
     palette.GREY: ("sparse", "none"),
-    "#4B5866": ("random",),  # a lighter ink
-    palette.GREEN: ("oracle", "shaped"),
+    "#4B5866": ("random", "noise_free_bc"),  # a lighter ink
+    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps"),
     palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion"),
-    palette.ORANGE: ("expert", "demonstrations", "video"),
-    palette.PINK: ("llm", "language", "world_model"),
-    palette.CYAN: ("bc", "vlm", "vision_language"),
-    palette.RED: ("sabotage", "sabotaged", "twin", "shuffled", "untrained", "flipped"),
+    palette.ORANGE: ("expert", "demonstrations", "video", "best_of_16", "no_floor"),
+    palette.PINK: ("llm", "language", "world_model", "gaussian_bc", "gaussian_bc_+_ppo"),
+    palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language"),
+    palette.RED: ("sabotage", "sabotaged", "twin", "shuffled", "untrained", "flipped", "clip_x_10"),
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
 _OTHERS = (palette.PINK, palette.CYAN, palette.ORANGE, palette.BLUE, palette.GREEN)
