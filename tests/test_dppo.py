@@ -12,6 +12,7 @@ from tutorial_utils import diffusion as df
 from tutorial_utils import dppo
 from tutorial_utils.chains import DiffusionPolicy, GaussianPolicy
 from tutorial_utils.ppo import gae
+from tutorial_utils.tabletop import Shift
 from tutorial_utils.tabletop.streams import robot_keys
 from tutorial_utils.tabletop.vector_env import TabletopVectorEnv
 
@@ -276,6 +277,14 @@ def test_minibatches_go_through_all_steps_of_real_chunks(batch, rounds):
 
 
 # ------------------------------------------------------------------------------- training
+
+
+def test_without_any_success_nothing_moves():
+    policy, before = diffusion(), base().state_dict()
+    run = dppo.fine_tune(policy, TASK, 12, SMALL, progress=False, shift=Shift(inward=1.0))
+    assert not run.success.any()  # the wind blows everyone into the obstacle
+    for name, weight in policy.actor.state_dict().items():
+        assert weight.equal(before[name])
 
 
 @pytest.mark.parametrize("make", [diffusion, gaussian])

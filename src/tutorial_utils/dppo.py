@@ -202,6 +202,17 @@ def _streams(policy: ChainPolicy, first: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed + first) for seed in policy.seeds]
 
 
+def _critic(env: TabletopVectorEnv, policy: ChainPolicy) -> nn.Module:
+    """A value function that starts at 0: as long as nothing succeeds, no chunk has an advantage.
+
+    Advantages are standardised. Those of a random critic would be as large as any, and would carry
+    a policy whose successes are rare away before it finds one.
+    """
+    critic = ActorCritic(env.single_observation_space.shape, policy.seeds).critic
+    nn.init.zeros_(critic[-1].weight)
+    return critic
+
+
 def fine_tune(
     policy: ChainPolicy,
     task: str | Task,
@@ -226,7 +237,7 @@ def fine_tune(
     env.reset(seed=torch.cat([robot_keys(seed, n, env.device) for seed in policy.seeds]))
     gamma = env.task.gamma if config.gamma is None else config.gamma
     noise, shuffles = _streams(policy, _NOISE), _streams(policy, _SHUFFLES)
-    critic = ActorCritic(env.single_observation_space.shape, policy.seeds).critic
+    critic = _critic(env, policy)
     groups = [(policy.actor, config.learning_rate), (critic, config.critic_rate)]
     groups = [{"params": module.parameters(), "lr": rate} for module, rate in groups]
     optimizer = torch.optim.Adam(groups, fused=True)
