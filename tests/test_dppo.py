@@ -135,7 +135,7 @@ def test_the_network_handed_in_is_never_trained():
     before = copy.deepcopy(network.state_dict())
     policy = DiffusionPolicy(network, df.scheduler(LEVELS), tuned=2)
     frozen = copy.deepcopy(policy.frozen.state_dict())
-    dppo.fine_tune(policy, TASK, 12, SMALL, progress=False)
+    dppo.fine_tune(policy, TASK, 12, SMALL, progress=False, reward="oracle")
     for name, weight in before.items():
         assert network.state_dict()[name].equal(weight)
         assert policy.frozen.state_dict()[name].equal(frozen[name])
