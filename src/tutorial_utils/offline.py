@@ -17,7 +17,7 @@ from .chains import DiffusionPolicy
 from .diffusion import Denoiser, normal
 from .policies import ActorCritic
 
-_TWINS = (2**44, 2**45)  # the two critics start from different weights
+_TWINS = (2**28, 2**29)  # the two critics start from different weights
 
 
 class TwinCritic(nn.Module):
@@ -45,9 +45,9 @@ class TwinCritic(nn.Module):
         """Q_1 and Q_2, [2, P, B], for obs [P, B, S] and action [P, B, D]."""
         return _values(self.online, obs, action)
 
-    def least(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The smaller of the two averages, [P, B]."""
-        return _values(self.target.module, obs, action).amin(0)
+    def averaged(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The values of the averages, [2, P, B]: gradients reach the action, never the critics."""
+        return _values(self.target.module, obs, action)
 
     def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """The squared error of both to `target` [P, B], of each member [P]."""
@@ -118,6 +118,6 @@ def best_of(
     """The action [P, B, D] of the largest value among several that `act` draws for each obs."""
     many = obs.repeat_interleave(candidates, 1)  # [P, B N, S]
     action = act(many).unflatten(1, (-1, candidates))  # [P, B, N, D]
-    value = critic.least(many, action.flatten(1, 2)).view(action.shape[:3])
+    value = critic.averaged(many, action.flatten(1, 2)).amin(0).view(action.shape[:3])
     best = value.argmax(-1)[..., None, None].expand(-1, -1, 1, action.shape[-1])
     return action.gather(2, best)[:, :, 0]
