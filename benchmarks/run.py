@@ -7,6 +7,7 @@ import datetime
 import warnings
 from pathlib import Path
 
+import denoise
 import lab
 import torch
 import train_ppo
@@ -55,8 +56,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a short check; writes nothing")
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore", module="(gymnasium|stable_baselines3).*")
-    (lab_table, lab_notes), (ppo_table, ppo_notes) = lab.rows(quick), train_ppo.rows(quick)
-    text = report(lab_table + ppo_table, lab_notes + ppo_notes)
+    table, notes = [], []
+    for part in (lab, train_ppo, denoise):
+        own_table, own_notes = part.rows(quick)
+        table, notes = table + own_table, notes + own_notes
+    text = report(table, notes)
     print(text)
     if not quick:
         (Path(__file__).parent / "RESULTS.md").write_text(text)

@@ -15,7 +15,13 @@ from gymnasium import spaces
 from minari.storage import get_dataset_path
 
 from tutorial_utils import demonstrations, run_mode
-from tutorial_utils.demonstrations import collect, load_dataset, transitions, write_dataset
+from tutorial_utils.demonstrations import (
+    chunks,
+    collect,
+    load_dataset,
+    transitions,
+    write_dataset,
+)
 from tutorial_utils.policies import ActorCritic
 from tutorial_utils.tabletop import Shift, TabletopEnv, TabletopVectorEnv, Task, World, get_task
 from tutorial_utils.tabletop.experts import Expert
@@ -421,3 +427,34 @@ def test_a_task_of_ones_own():
     dataset = write_dataset("own/near-v0", near, Expert(), 8)
     assert dataset.storage.metadata["expert_success"] == 1.0
     assert World(near, 1).task.name == dataset.storage.metadata["task"]
+
+
+@pytest.mark.parametrize("length", [1, 3, 50])
+def test_no_chunk_crosses_the_end_of_an_episode(length):
+    """Every episode of the Minari file, cut by hand."""
+    expert = Expert(noise=0.3, success=0.5)
+    dataset = write_dataset("tabletop/chunks/cut-v0", "AroundObstacle", expert, 6, seed=2)
+    data, row = chunks(dataset, length, gamma=0.9), 0
+    for e in dataset:
+        action = torch.tensor(e.actions).float()
+        for t in range(len(e)):
+            real = action[t : t + length]
+            repeated = action[-1:].expand(length - len(real), -1)
+            assert data["chunk"][row].equal(torch.cat((real, repeated)))
+            assert data["steps"][row] == len(real)
+            assert data["obs"][row].tolist() == e.observations[t].tolist()
+            end = t + len(real)
+            assert data["next_obs"][row].tolist() == e.observations[end].tolist()
+            assert data["terminated"][row] == e.terminations[end - 1]
+            gained = sum(0.9**i * r for i, r in enumerate(e.rewards[t:end]))
+            assert data["reward"][row] == pytest.approx(gained)
+            row += 1
+    assert row == len(data["obs"]) == len(data["chunk"])
+    assert data["terminated"].any()
+
+
+def test_a_chunk_has_at_least_one_action():
+    dataset = write_dataset("tabletop/chunks/short-v0", "Reach", Expert(), 2)
+    with pytest.raises(ValueError, match="length") as error:
+        chunks(dataset, 0)
+    one_line(error, "whole number")

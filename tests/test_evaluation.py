@@ -9,7 +9,7 @@ import torch
 from tutorial_utils import run_mode
 from tutorial_utils.evaluation import evaluate
 from tutorial_utils.intervals import bootstrap
-from tutorial_utils.policies import ActorCritic
+from tutorial_utils.policies import ActorCritic, Chunks, with_open_fingers
 from tutorial_utils.tabletop import Shift, TabletopVectorEnv, get_task
 from tutorial_utils.tabletop.experts import Expert
 
@@ -235,3 +235,28 @@ def test_a_function_with_members_sees_a_population():
     assert found.success.shape == (2, 20)
     assert found.success[0].all()
     assert not found.success[1].all()
+
+
+def test_chunks_are_carried_out_before_the_next_look():
+    seen = []
+
+    def plan(obs):
+        seen.append(obs)
+        return torch.arange(6.0).expand(2, 5, 6) + 10 * len(seen)
+
+    policy = Chunks(plan, length=3, members=2)
+    obs = torch.zeros(2, 5, 7)
+    actions = [policy(obs + t) for t in range(5)]
+    assert [float(o[0, 0, 0]) for o in seen] == [0.0, 3.0]
+    assert [a[0, 0].tolist() for a in actions] == [
+        [10.0, 11.0, -1.0],
+        [12.0, 13.0, -1.0],
+        [14.0, 15.0, -1.0],
+        [20.0, 21.0, -1.0],
+        [22.0, 23.0, -1.0],
+    ]
+
+
+def test_actions_that_move_the_fingers_stay_as_they_are():
+    action = torch.rand(2, 4, 3)
+    assert with_open_fingers(action).equal(action)

@@ -19,13 +19,14 @@ from . import palette
 from ._validate import positive_int
 from .intervals import Interval, band, bootstrap, numbers
 
+_GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
 _ARMS = {
     palette.GREY: ("sparse", "none"),
     "#4B5866": ("random", "noise_free_bc"),  # a lighter ink
     palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps"),
     palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion"),
     palette.ORANGE: ("expert", "demonstrations", "video", "best_of_16", "no_floor"),
-    palette.PINK: ("llm", "language", "world_model", "gaussian_bc", "gaussian_bc_+_ppo"),
+    palette.PINK: ("llm", "language", "world_model", *_GAUSSIAN),
     palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language"),
     palette.RED: ("sabotage", "sabotaged", "twin", "shuffled", "untrained", "flipped", "clip_x_10"),
 }
