@@ -121,7 +121,10 @@ class DiffusionPolicy(ChainPolicy):
 
     @torch.no_grad()
     def sample(
-        self, obs: Tensor, generators: Sequence[torch.Generator], explore: bool = True
+        self,
+        obs: Tensor,
+        generators: Sequence[torch.Generator],
+        explore: bool = True,
     ) -> tuple[Tensor, Tensor]:
         x = normal((obs.shape[1], self.size), generators)
         chain, log_probs = [x], []

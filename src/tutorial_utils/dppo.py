@@ -151,7 +151,8 @@ def dppo_loss(
     ratio = torch.exp((log_prob - old) / (size if config.average else 1))
     advantage = config.gamma_denoising ** (steps - 1 - step) * advantage
     width = clip_widths(steps, config)[step]
-    return -torch.minimum(ratio * advantage, ratio.clamp(1 - width, 1 + width) * advantage)
+    clipped = ratio.clamp(1 - width, 1 + width)
+    return -torch.minimum(ratio * advantage, clipped * advantage)
 
 
 def _minibatches(

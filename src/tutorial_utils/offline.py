@@ -72,10 +72,10 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
 
 
 def value_term(q: Tensor) -> Tensor:
-    """What an actor pays for the values [2, P, B] of its actions, of each member [P].
+    """What an actor pays for values [2, P, B] of its actions, [P].
 
-    The mean of the first critic, negated, divided by the mean size of the second one: it does not
-    depend on the scale of the reward.
+    The mean of the first critic, negated, divided by the mean size of the
+    second one, so that it does not depend on the scale of the reward.
     """
     return -q[0].mean(1) / q[1].detach().abs().mean(1).clamp_min(1e-6)
 
@@ -101,10 +101,15 @@ def one_step(student: Denoiser, obs: Tensor, noise: Tensor) -> Tensor:
     return student(noise, 0.0, obs)
 
 
-def distillation_loss(student: Denoiser, flow: Denoiser, obs: Tensor, noise: Tensor) -> Tensor:
-    """Squared distance of the student's action to the flow's from the same noise, [P].
+def distillation_loss(
+    student: Denoiser,
+    flow: Denoiser,
+    obs: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """Squared distance of the student's action to the flow's, [P].
 
-    The flow is the teacher and gets no gradient.
+    Both start from the same noise; the flow gets no gradient.
     """
     with torch.no_grad():
         taught = flow_action(flow, obs, noise)
