@@ -24,7 +24,8 @@ with warnings.catch_warnings(action="ignore"):  # of notebooks without widgets
     from diffusers import DDIMScheduler, DDPMScheduler
 
 _FREQUENCIES = 8
-_NOISE = 2**41  # minibatches and noise come from other streams than the initial weights
+# Another stream than the initial weights; below 2**32, the part of a seed that torch looks at.
+_NOISE = 2**27
 
 Scheduler = DDPMScheduler | DDIMScheduler
 # (network, x [P, B, D], condition [P, B, C], one generator per member) -> loss [P, B]
