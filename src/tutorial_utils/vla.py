@@ -23,8 +23,9 @@ from ._validate import positive_int
 from .policies import Chunks, PopulationLinear
 
 PAD, UNKNOWN = 0, 1
-_PATCH, _STRIDE = 4, 2
-_WORDS = 16  # an instruction's longest
+_PATCH, _STRIDE = 4, 2  # pixels
+_WORDS = 16  # in the longest instruction
+_WIDTH, _TEXT, _FEATURES = 32, 64, 16  # of a word, of an instruction, of a patch
 
 
 class Vocabulary:
@@ -62,54 +63,54 @@ def _split(sentence: str) -> list[str]:
 class ImageEncoder(nn.Module):
     """Overlapping 4x4 patches, 2 pixels apart, to a vector of features each."""
 
-    def __init__(
-        self, size: int, generators: Sequence[torch.Generator], hidden: int, features: int
-    ) -> None:
+    def __init__(self, size: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         self.side = size // _STRIDE
-        self.patch = PopulationLinear(3 * _PATCH**2, hidden, generators, math.sqrt(2))
-        self.head = PopulationLinear(hidden, features, generators, 1.0)
+        self.patch = PopulationLinear(3 * _PATCH**2, 32, generators, math.sqrt(2))
+        self.head = PopulationLinear(32, _FEATURES, generators, 1.0)
         center = (torch.arange(self.side) + 0.5) * 2 / self.side - 1
-        place = torch.stack(torch.meshgrid(-center, center, indexing="ij")[::-1], -1)
-        self.register_buffer("place", place.reshape(-1, 2))  # [T, 2], x and y in table units
+        y, x = torch.meshgrid(-center, center, indexing="ij")
+        place = torch.stack((x, y), -1).reshape(-1, 2)
+        self.register_buffer("place", place, persistent=False)  # [T, 2], in table units
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features [P, B, T, features] of uint8 images [P, B, S, S, 3]."""
-        p, b, size = images.shape[:3]
+        """Features [P, B, T, F] of uint8 images [P, B, S, S, 3]."""
+        p, b = images.shape[:2]
         edge = (_PATCH - _STRIDE) // 2
         x = images.flatten(0, 1).float().div_(127.5).sub_(1.0)
         x = F.pad(x, (0, 0, edge, edge, edge, edge), value=1.0)  # [P B, S + 2, S + 2, 3]
         x = x.unfold(1, _PATCH, _STRIDE).unfold(2, _PATCH, _STRIDE)  # [P B, side, side, 3, 4, 4]
-        x = x.permute(0, 1, 2, 4, 5, 3).reshape(p, b * self.side**2, -1)
-        x = F.relu(self.patch(x), inplace=True)  # [P, B T, hidden]
+        x = x.permute(0, 1, 2, 4, 5, 3).reshape(p, b * self.side**2, -1)  # 3 channels innermost
+        x = F.relu(self.patch(x), inplace=True)  # [P, B T, 32]
         return self.head(x).view(p, b, self.side**2, -1)
 
 
 class TextEncoder(nn.Module):
-    """Words to one vector: embeddings, one layer of self-attention, the mean over the words."""
+    """Words to one vector: embeddings, a convolution over three words, the mean over the words.
 
-    def __init__(self, words: int, generators: Sequence[torch.Generator], width: int) -> None:
+    In three words an adjective meets its noun: "red disc" and "blue zone" are told apart from "blue
+    disc" and "red zone".
+    """
+
+    def __init__(self, words: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
-        p = len(generators)
-        self.word = nn.Parameter(torch.empty(p, words, width))
-        self.place = nn.Parameter(torch.empty(p, _WORDS, width))
-        for table in (self.word, self.place):
-            for member, generator in zip(table.data, generators, strict=True):
-                member.normal_(std=0.5, generator=generator)
-        self.attend = PopulationLinear(width, 3 * width, generators, 1.0)
-        self.mix = PopulationLinear(width, width, generators, 1.0)
-        self.register_buffer("member", torch.arange(p)[:, None, None])
+        self.word = _table((words, _WIDTH), generators, 1.0)
+        self.mix = PopulationLinear(3 * _WIDTH, _TEXT, generators, math.sqrt(2))
+        member = torch.arange(len(generators))[:, None, None]
+        self.register_buffer("member", member, persistent=False)
 
     def forward(self, words: Tensor) -> Tensor:
-        """[P, B, width] for word numbers [P, B, L]."""
-        p, b, length = words.shape
+        """[P, B, text] for word numbers [P, B, L]."""
         real = (words != PAD)[..., None]  # [P, B, L, 1]
-        x = self.word[self.member, words] + self.place[:, None, :length]
-        q, k, v = self.attend(x.flatten(1, 2)).view(p, b, length, -1).chunk(3, -1)
-        mask = real.mT.expand(-1, -1, length, -1)
-        x = x + F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = F.relu(self.mix(x.flatten(1, 2)).view_as(x))
+        x = F.pad(self.word[self.member, words] * real, (0, 0, 1, 1))  # [P, B, L + 2, width]
+        x = torch.cat((x[:, :, :-2], x[:, :, 1:-1], x[:, :, 2:]), -1)  # [P, B, L, 3 width]
+        x = F.relu(self.mix(x.flatten(1, 2)).unflatten(1, words.shape[1:]))
         return (x * real).sum(2) / real.sum(2)
+
+
+def _table(shape: Sequence[int], generators: Sequence[torch.Generator], std: float) -> nn.Parameter:
+    """Gaussian weights [P, *shape], each member's from its own generator."""
+    return nn.Parameter(torch.stack([torch.randn(*shape, generator=g) for g in generators]) * std)
 
 
 class Decoder(nn.Module):
@@ -123,15 +124,13 @@ class Decoder(nn.Module):
         self, tokens: int, bins: int, generators: Sequence[torch.Generator], hidden: int
     ) -> None:
         super().__init__()
-        self.tokens, self.bins, p = tokens, bins, len(generators)
-        self.embed = nn.Parameter(torch.empty(p, tokens, bins, hidden))
-        self.out = nn.Parameter(torch.empty(p, tokens, hidden, bins))
-        self.start = nn.Parameter(torch.zeros(p, 1, tokens, hidden))
-        for i, generator in enumerate(generators):
-            self.embed.data[i].normal_(std=0.3, generator=generator)
-            self.out.data[i].normal_(std=0.1, generator=generator)
-        self.register_buffer("member", torch.arange(p)[:, None, None])
-        self.register_buffer("place", torch.arange(tokens))
+        self.tokens, self.bins = tokens, bins
+        self.embed = _table((tokens, bins, hidden), generators, 0.3)
+        self.out = _table((tokens, hidden, bins), generators, 0.1)
+        self.start = nn.Parameter(torch.zeros(len(generators), 1, tokens, hidden))
+        member = torch.arange(len(generators))[:, None, None]
+        self.register_buffer("member", member, persistent=False)
+        self.register_buffer("place", torch.arange(tokens), persistent=False)
 
     def forward(self, context: Tensor, tokens: Tensor) -> Tensor:
         """Logits [P, B, tokens, bins] of a chunk [P, B, tokens] that is known."""
@@ -140,9 +139,13 @@ class Decoder(nn.Module):
         state = F.relu(context[:, :, None] + before + self.start)
         return torch.einsum("pbth,pthk->pbtk", state, self.out)
 
-    def draw(self, context: Tensor, uniform: Tensor | None, temperature: float) -> Tensor:
-        """A chunk [P, B, tokens]: the likeliest tokens, or drawn with uniform numbers
-        [P, B, tokens]."""
+    def draw(self, context: Tensor, uniform: Tensor | None, temperature: float = 1.0) -> Tensor:
+        """A chunk [P, B, tokens] for a context [P, B, hidden].
+
+        Args:
+            uniform: numbers in [0, 1) that decide the draw, [P, B, tokens]; without them every
+                token is the likeliest one.
+        """
         chunk, seen = [], context
         for i in range(self.tokens):
             logits = F.relu(seen + self.start[:, :, i]) @ self.out[:, i]  # [P, B, bins]
@@ -182,17 +185,19 @@ class VLA(nn.Module):
         super().__init__()
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.vocabulary, self.seeds, self.size = vocabulary, list(seeds), size
-        self.length, self.queries, width, features = positive_int(length, "length"), queries, 32, 16
-        self.image = ImageEncoder(size, generators, 32, features)
-        self.text = TextEncoder(len(vocabulary), generators, width)
-        self.query = PopulationLinear(width, queries * features, generators, 2.0)
+        self.length, self.bins = positive_int(length, "length"), positive_int(bins, "bins", 2)
+        self.queries, self.hidden = positive_int(queries, "queries"), hidden
+        self.image = ImageEncoder(size, generators)
+        self.text = TextEncoder(len(vocabulary), generators)
+        self.query = PopulationLinear(_TEXT, queries * _FEATURES, generators, 2.0)
+        read = queries * (2 + _FEATURES) + _TEXT
         self.fuse = nn.Sequential(
-            PopulationLinear(queries * (2 + features) + width, hidden, generators, math.sqrt(2)),
+            PopulationLinear(read, hidden, generators, math.sqrt(2)),
             nn.ReLU(inplace=True),
             PopulationLinear(hidden, hidden, generators, 1.0),
         )
         self.decoder = Decoder(3 * length, bins, generators, hidden)
-        self.register_buffer("center", torch.linspace(-1, 1, bins))
+        self.register_buffer("center", torch.linspace(-1, 1, bins), persistent=False)
 
     @property
     def members(self) -> int:
@@ -211,8 +216,7 @@ class VLA(nn.Module):
 
     def tokens(self, chunk: Tensor) -> Tensor:
         """The nearest tokens [..., 3 H] of actions [..., H, 3]."""
-        bins = len(self.center)
-        return ((chunk.clamp(-1, 1) + 1) / 2 * (bins - 1)).round().long().flatten(-2)
+        return ((chunk.clamp(-1, 1) + 1) / 2 * (self.bins - 1)).round().long().flatten(-2)
 
     def actions(self, tokens: Tensor) -> Tensor:
         """Actions [..., H, 3] of tokens [..., 3 H]."""
@@ -223,13 +227,21 @@ class VLA(nn.Module):
         logits = self.decoder(context, tokens) / temperature
         return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
 
+    def select(self, member: int) -> VLA:
+        """A policy of this member alone, sharing no memory with this one."""
+        shape = (self.size, self.length, self.bins, self.queries, self.hidden)
+        one = VLA(self.vocabulary, [self.seeds[member]], *shape)
+        state = {name: x[member : member + 1].clone() for name, x in self.state_dict().items()}
+        one.load_state_dict(state)
+        return one.to(self.center.device)
+
     def deployed(self) -> Chunks:
         """The policy for `evaluate` on observations of the kind "all": the likeliest tokens."""
 
         def plan(obs: dict[str, Any]) -> Tensor:
-            words = self.vocabulary.encode(obs["instruction"]).unflatten(0, (self.members, -1))
-            images = obs["image"].unflatten(0, (self.members, -1))
-            context = self.context(images, words)
-            return self.actions(self.decoder.draw(context, None, 1.0)).flatten(-2)
+            words = self.vocabulary.encode(obs["instruction"]).to(self.center.device)
+            images, words = (x.unflatten(0, (self.members, -1)) for x in (obs["image"], words))
+            tokens = self.decoder.draw(self.context(images, words), None)
+            return self.actions(tokens).flatten(-2)  # [P, E, 3 H]
 
         return Chunks(plan, self.length, self.members)

@@ -1,96 +1,268 @@
-"""Reinforcement learning for token policies, by success alone.
+"""Reinforcement learning of token policies by success alone.
 
-Groups of robots start from the same state, and a chunk is good if its episode did better than the
+Robots of a group start from the same state, and a chunk is good if its episode went better than the
 others of its group: RLOO (Ahmadian et al. 2024, arXiv 2402.14740) and GRPO (Shao et al. 2024, arXiv
-2402.03300), as used on vision-language-action models by Li et al. (2025, arXiv 2509.09674). PPO
-with a value head does without groups.
+2402.03300), used on vision-language-action models by Li et al. (2025, arXiv 2509.09674) and Tan et
+al. (2025, arXiv 2505.17016). PPO compares with a value function instead, and needs no groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from . import ppo
 from ._validate import one_of, positive_int
 from .policies import PopulationLinear
-from .tabletop import Task, get_task
+from .tabletop import Task
 from .tabletop.streams import robot_keys
 from .tabletop.vector_env import TabletopVectorEnv
 from .vla import VLA
 
 # Other streams than the initial weights; below 2**32, the part of a seed that torch looks at.
 _NOISE, _SHUFFLES = 2**28, 2**29
+KINDS = ("grpo", "rloo", "ppo", "imitate")
 
 
 @dataclass(frozen=True)
 class RLConfig:
-    """Settings. `robots` play one episode each per iteration, in groups of `group`."""
+    """Settings of `fine_tune`.
 
+    Args:
+        kind: "grpo", "rloo", "ppo" (with a value function) or "imitate" (copy what succeeded).
+        robots: they play one episode each per iteration, in groups of `group`.
+        dynamic: leave out groups that all fail or all succeed.
+        temperature: of the sampled tokens, and of their log-probabilities.
+        clip, clip_high: the ratio of a token may fall by `clip` and rise by `clip_high`.
+        batch: decisions in a minibatch.
+        lam: of PPO's generalised advantage estimates.
+    """
+
+    kind: str = "grpo"
     robots: int = 128
     group: int = 8
-    advantage: str = "grpo"  # or "rloo", or "ppo"
-    dynamic: bool = True  # leave out groups that all fail or all succeed
+    dynamic: bool = True
     temperature: float = 1.0
     clip: float = 0.2
     clip_high: float = 0.28
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
+    critic_rate: float = 1e-3
     epochs: int = 2
-    batch: int = 256  # chunks in a minibatch
+    batch: int = 256
     max_grad_norm: float = 1.0
-    lam: float = 0.95  # of PPO's GAE
+    lam: float = 0.95
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, KINDS, "kind")
+        if positive_int(self.robots, "robots") % positive_int(self.group, "group", 2):
+            raise ValueError(f"robots ({self.robots}) must be a multiple of group ({self.group}).")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature!r}.")
+
+    @property
+    def same_start(self) -> int:
+        """How many robots share a start."""
+        return 1 if self.kind == "ppo" else self.group
+
+
+DEFAULT = RLConfig()
 
 
 @dataclass
 class Episodes:
-    """N episodes of T decisions each, of one policy."""
+    """N episodes of one policy, T decisions each at most."""
 
-    image: Tensor  # uint8 [N, T, S, S, 3]
+    image: Tensor  # uint8 [N, T, S, S, 3], what each decision saw
     words: Tensor  # [N, L]
     tokens: Tensor  # [N, T, 3 H]
     log_prob: Tensor  # [N, T, 3 H], when they were drawn
     active: Tensor  # bool [N, T], false after the end of the episode
     success: Tensor  # bool [N]
-    steps: int  # environment steps played until the ends of the episodes
+    steps: int  # of the environment, until the ends of the episodes
+
+
+@dataclass
+class Run:
+    """The course of a training, a number per iteration."""
+
+    success: list[float] = field(default_factory=list)  # of the exploring policy
+    kept: list[float] = field(default_factory=list)  # share of the groups with both outcomes
+    updates: list[int] = field(default_factory=list)  # gradient steps so far
+    steps: list[int] = field(default_factory=list)  # environment steps so far
+    seconds: list[float] = field(default_factory=list)
 
 
 @torch.no_grad()
-def collect(env, policy, noise, temperature, shared=True) -> Episodes:
-    n, h = env.num_envs, policy.length
-    obs, _ = env.reset()
-    words = policy.vocabulary.encode(obs["instruction"])[None]
-    image = obs["image"]
-    running = torch.ones(n, dtype=torch.bool)
-    success, rows, steps = torch.zeros(n, dtype=torch.bool), [], 0
-    for start in range(0, env.task.horizon, h):
-        uniform = torch.rand(1, n, policy.decoder.tokens, generator=noise)
-        context = policy.context(image[None], words)
+def collect(
+    env: TabletopVectorEnv, policy: VLA, noise: torch.Generator, temperature: float = 1.0
+) -> Episodes:
+    """Play a new episode with every robot of `env`, which observes "all"."""
+    n, device = env.num_envs, env.device
+    obs, rows, steps = env.reset()[0], [], 0
+    words = policy.vocabulary.encode(obs["instruction"]).to(device)
+    running = torch.ones(n, dtype=torch.bool, device=device)
+    success = torch.zeros_like(running)
+    for start in range(0, env.task.horizon, policy.length):
+        uniform = torch.rand(1, n, 3 * policy.length, generator=noise).to(device)
+        context = policy.context(obs["image"][None], words[None])
         tokens = policy.decoder.draw(context, uniform, temperature)
-        rows.append((image, tokens[0], policy.log_prob(context, tokens, temperature)[0], running))
+        log_prob = policy.log_prob(context, tokens, temperature)
+        rows.append((obs["image"], tokens[0], log_prob[0], running))
         for action in policy.actions(tokens)[0].unbind(1)[: env.task.horizon - start]:
-            _, ended, cut, info = env.advance(action)
-            steps += int(running.sum())
-            success |= running & info["success"]
-            running = running & ~(ended | cut)
-        if not running.any():
-            break
-        image = env.observe_image()
-    image, tokens, log_prob, active = (torch.stack(x, 1) for x in zip(*rows))
-    return Episodes(image, words[0], tokens, log_prob, active, success, steps)
+            _, terminated, truncated, info = env.advance(action)
+            steps += running.sum()
+            success = success | running & info["success"]
+            running = running & ~(terminated | truncated)
+        obs = env.observe()
+    image, tokens, log_prob, active = (torch.stack(x, 1) for x in zip(*rows, strict=True))
+    return Episodes(image, words, tokens, log_prob, active, success, int(steps))
 
 
-def group_advantages(R, group, kind):
-    R = R.view(-1, group)
-    d = R - R.mean(1, keepdim=True)
+def group_advantages(reward: Tensor, group: int, kind: str = "grpo") -> Tensor:
+    """Advantages [N] of episodes whose reward [N] is compared within groups of `group` in a row.
+
+    RLOO subtracts the mean of the *others*, which is G / (G - 1) (R - mean); GRPO divides R - mean
+    by the standard deviation. A group whose rewards are all equal has advantage 0.
+    """
+    r = reward.view(-1, group)
+    deviation = r - r.mean(1, keepdim=True)
     if kind == "rloo":
-        return (d * group / (group - 1)).flatten()
-    return (d / (R.std(1, keepdim=True, correction=0) + 1e-6)).flatten()
+        return (group / (group - 1) * deviation).flatten()
+    return (deviation / (r.std(1, keepdim=True, correction=0) + 1e-6)).flatten()
 
 
-def token_loss(log_prob, old, advantage, config):
+def mixed_groups(success: Tensor, group: int) -> Tensor:
+    """Whether the group of each episode [N] has both failures and successes, bool [N]."""
+    share = success.view(-1, group).float().mean(1)
+    return ((share > 0) & (share < 1)).repeat_interleave(group)
+
+
+def token_loss(
+    log_prob: Tensor, old: Tensor, advantage: Tensor, config: RLConfig = DEFAULT
+) -> Tensor:
+    """The clipped surrogate of the tokens of a decision, negated, [B].
+
+    Args:
+        log_prob, old: of each token, now and when it was drawn, [B, 3 H].
+        advantage: of the decision, [B].
+    """
     ratio = torch.exp(log_prob - old)
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip_high)
-    return -torch.minimum(ratio * advantage[:, None], clipped * advantage[:, None]).mean(-1)
+    advantage = advantage[:, None]
+    return -torch.minimum(ratio * advantage, clipped * advantage).mean(1)
+
+
+def _values(policy: VLA, critic: nn.Module, data: Episodes) -> Tensor:
+    """V of what each decision saw, [N, T]."""
+    n, t = data.active.shape
+    words = data.words[:, None].expand(-1, t, -1)
+    value = critic(policy.context(data.image.flatten(0, 1)[None], words.flatten(0, 1)[None]))
+    return value.view(n, t)
+
+
+@torch.no_grad()
+def _judged(
+    policy: VLA, critic: nn.Module, data: Episodes, gamma: float, config: RLConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Advantage and target of the value [N, T] of each decision, and which to learn from."""
+    if config.kind != "ppo":
+        kept = data.active
+        advantage = group_advantages(data.success.float(), config.group, config.kind)
+        if config.kind == "imitate":
+            kept = kept & data.success[:, None]
+        elif config.dynamic:
+            kept = kept & mixed_groups(data.success, config.group)[:, None]
+        advantage = advantage[:, None].expand_as(kept)
+        return advantage, torch.zeros_like(advantage), kept
+    value = _values(policy, critic, data)
+    last = data.active.clone()
+    last[:, :-1] &= ~data.active[:, 1:]
+    reward = (last & data.success[:, None]).float()
+    following = torch.cat((value[:, 1:], torch.zeros_like(value[:, :1])), 1)
+    per_step = (reward, value, following, last, last)  # the time limit counts as a failure
+    args = (x.T[None] for x in per_step)  # [1, T, N]
+    raw = ppo.gae(*args, gamma**policy.length, config.lam)[0].T
+    std, mean = torch.std_mean(raw[data.active])
+    return (raw - mean) / (std + 1e-8), raw + value, data.active
+
+
+def update(
+    policy: VLA,
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Episodes,
+    gamma: float,
+    config: RLConfig,
+    shuffles: torch.Generator,
+) -> int:
+    """Gradient steps on minibatches of the decisions to learn from; returns how many."""
+    advantage, target, kept = _judged(policy, critic, data, gamma, config)
+    rows, count = kept.nonzero().cpu(), 0
+    for _ in range(config.epochs):
+        order = rows[torch.randperm(len(rows), generator=shuffles)].to(kept.device)
+        for part in order.split(config.batch) if len(order) else ():
+            n, t = part.unbind(1)
+            context = policy.context(data.image[n, t][None], data.words[n][None])
+            log_prob = policy.log_prob(context, data.tokens[n, t][None], config.temperature)[0]
+            if config.kind == "imitate":
+                loss = -log_prob.mean(1)
+            else:
+                loss = token_loss(log_prob, data.log_prob[n, t], advantage[n, t], config)
+            if config.kind == "ppo":
+                error = critic(context.detach())[0, :, 0] - target[n, t]
+                loss = loss + 0.5 * error.square()
+            optimizer.zero_grad()
+            loss.mean().backward()
+            nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            optimizer.step()
+            count += 1
+    return count
+
+
+def fine_tune(
+    policy: VLA,
+    task: str | Task,
+    iterations: int,
+    config: RLConfig = DEFAULT,
+    progress: bool = True,
+    on_iteration: Callable[[int, Episodes], None] | None = None,
+    **env_options: Any,
+) -> Run:
+    """Train a policy of one member in place.
+
+    Args:
+        on_iteration: called after each iteration with its number and its data.
+        env_options: passed to the environment (shift, distractors, device).
+    """
+    if policy.members != 1:
+        raise ValueError(f"fine_tune takes one member, not {policy.members}: use select(member).")
+    seed, run, began = policy.seeds[0], Run(), time.perf_counter()
+    env = TabletopVectorEnv(task, config.robots, obs="all", size=policy.size, **env_options)
+    starts = robot_keys(seed, config.robots // config.same_start, env.device)
+    env.reset(seed=starts.repeat_interleave(config.same_start))
+    noise, shuffles = (torch.Generator().manual_seed(seed + x) for x in (_NOISE, _SHUFFLES))
+    critic = PopulationLinear(policy.hidden, 1, [shuffles], 0.0).to(env.device)  # starts at 0
+    weights = [x for x in policy.parameters() if x.requires_grad]
+    groups = [(weights, config.learning_rate), (critic.parameters(), config.critic_rate)]
+    groups = [{"params": params, "lr": rate} for params, rate in groups]
+    optimizer = torch.optim.Adam(groups, fused=True)
+    total = played = 0
+    for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
+        optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / iterations)
+        data = collect(env, policy, noise, config.temperature)
+        total += update(policy, critic, optimizer, data, env.task.gamma, config, shuffles)
+        played += data.steps
+        run.success.append(data.success.float().mean().item())
+        run.kept.append(mixed_groups(data.success, config.group).float().mean().item())
+        run.updates.append(total)
+        run.steps.append(played)
+        run.seconds.append(time.perf_counter() - began)
+        if on_iteration:
+            on_iteration(i, data)
+    return run

@@ -1,0 +1,161 @@
+"""How the small vision-language-action policy is trained before any reinforcement learning.
+
+As a real one, in two stages: a vision-language backbone learns to find what words name in many
+pictures, and the whole policy then imitates a few demonstrations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import minari
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ._validate import positive_int
+from .demonstrations import chunks
+from .policies import PopulationLinear
+from .tabletop.tasks import COLORS
+from .tabletop.vector_env import TabletopVectorEnv
+from .vla import PAD, UNKNOWN, VLA
+
+# Other streams than the initial weights; below 2**32, the part of a seed that torch looks at.
+_ROWS, _SCENES = 2**27, 2**26
+_SCENE_COUNT, _REFRESH = 4096, 40  # scenes at a time, and after how many steps new ones come
+CAPTIONS = (
+    "put the {object} disc in the {zone} zone",
+    "the {object} disc and the {zone} zone",
+    "the {zone} zone and the {object} disc",
+    "the {object} puck and the {zone} area",
+    "carry the {object} puck to the {zone} area",
+)
+
+
+@dataclass
+class Examples:
+    """N chunks of demonstrations of several tasks."""
+
+    image: Tensor  # uint8 [N, S, S, 3]
+    words: Tensor  # [N, L]
+    tokens: Tensor  # [N, 3 H]
+    task: Tensor  # [N], number of the dataset that it comes from
+
+
+def examples(policy: VLA, datasets: Iterable[minari.MinariDataset]) -> Examples:
+    """All chunks of datasets that were recorded with `obs="all"`, as the policy's tokens."""
+    parts = []
+    for i, dataset in enumerate(datasets):
+        data = chunks(dataset, policy.length, part="image")
+        told = [e.observations["instruction"][0] for e in dataset for _ in range(len(e))]
+        tokens, words = policy.tokens(data["chunk"]), policy.vocabulary.encode(told)
+        parts.append((data["obs"], words, tokens, torch.full((len(words),), i)))
+    if not parts:
+        raise ValueError("there are no demonstrations: give at least one dataset.")
+    return Examples(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+
+def captions() -> list[str]:
+    """All captions of the pre-training scenes."""
+    return [c.format(object=a, zone=b) for c in CAPTIONS for a in COLORS for b in COLORS]
+
+
+def ground(
+    policy: VLA, seed: int, steps: int = 1_000, batch: int = 256, progress: bool = True
+) -> Tensor:
+    """Pre-train the backbone (all but the decoder) to say where things are.
+
+    A caption names a disc and a zone of a scene without a task, and the backbone has to give the
+    places of both and of the gripper. All members of `policy` get the same weights, as everyone
+    starts from the same published model.
+
+    Returns:
+        Root of the mean squared distance at each step, in table units, [steps].
+    """
+    one, device = policy.select(0), policy.center.device
+    generator = torch.Generator().manual_seed(seed + _SCENES)
+    head = PopulationLinear(policy.hidden, 6, [generator], 0.1).to(device)
+    trained = nn.ModuleList((one.image, one.text, one.query, one.fuse))
+    optimizer = torch.optim.Adam([*trained.parameters(), *head.parameters()], fused=True)
+    errors, scenes = [], _scenes(one, seed, generator, batch)
+    for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
+        image, words, place = next(scenes)
+        _pace(optimizer, 3e-3, i, steps)
+        square = (head(one.context(image[None], words[None]))[0] - place).square()  # [B, 6]
+        optimizer.zero_grad()
+        square.mean().backward()
+        optimizer.step()
+        errors.append((2 * square.detach().mean()).sqrt())
+    with torch.no_grad():
+        everyone = nn.ModuleList((policy.image, policy.text, policy.query, policy.fuse))
+        for theirs, ours in zip(everyone.parameters(), trained.parameters(), strict=True):
+            theirs.copy_(ours.expand_as(theirs))
+    return torch.stack(errors).cpu()
+
+
+def _scenes(
+    policy: VLA, seed: int, generator: torch.Generator, batch: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless images [B, S, S, 3], captions [B, L] and places of disc, zone and gripper [B, 6]."""
+    device, c = policy.center.device, len(COLORS)
+    env = TabletopVectorEnv(
+        "PickPlace", _SCENE_COUNT, "image", size=policy.size, distractors=2, device=device
+    )
+    env.reset(seed=seed + _SCENES)
+    text = policy.vocabulary.encode(captions()).view(len(CAPTIONS), c, c, -1).to(device)
+    while True:
+        image, w = env.reset()[0], env.world
+        for _ in range(_REFRESH):
+            row, disc, zone, caption = (
+                torch.randint(n, (batch,), generator=generator).to(device)
+                for n in (_SCENE_COUNT, len(w.object_color), len(w.zone_color), len(CAPTIONS))
+            )
+            words = text[caption, w.object_color[disc, row], w.zone_color[zone, row]]
+            things = (w.objects[:, disc, row], w.zones[:, zone, row], w.gripper[:, row])
+            yield image[row], words, torch.cat(things).T
+
+
+def fit(
+    policy: VLA,
+    data: Examples,
+    steps: int,
+    batch: int = 128,
+    learning_rate: float = 3e-3,
+    forget: float = 0.1,
+    progress: bool = True,
+) -> Tensor:
+    """Supervised fine-tuning: the cross-entropy of the tokens, as many rows of each task.
+
+    Args:
+        forget: share of the words that are replaced by UNKNOWN, so that unknown ones do no harm.
+
+    Returns:
+        The loss [steps, P].
+    """
+    device = policy.center.device
+    generators = [torch.Generator().manual_seed(seed + _ROWS) for seed in policy.seeds]
+    counts = data.task.bincount()
+    first = counts.cumsum(0) - counts
+    optimizer = torch.optim.Adam(policy.parameters(), fused=True)
+    losses = torch.zeros(positive_int(steps, "steps"), policy.members, device=device)
+    for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
+        _pace(optimizer, learning_rate, i, steps)
+        task = torch.stack([torch.randint(len(counts), (batch,), generator=g) for g in generators])
+        draw = torch.stack([torch.rand(batch, generator=g) for g in generators])
+        row = first[task] + (draw * counts[task]).long()  # [P, B]
+        words = data.words[row]
+        gone = torch.stack([torch.rand(words.shape[1:], generator=g) for g in generators]) < forget
+        words = torch.where(gone & (words != PAD), UNKNOWN, words)
+        image, words, tokens = (x.to(device) for x in (data.image[row], words, data.tokens[row]))
+        loss = -policy.log_prob(policy.context(image, words), tokens).mean((1, 2))  # [P]
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+        losses[i] = loss.detach()
+    return losses.cpu()
+
+
+def _pace(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
+    """A short warm-up, then linearly down to 0."""
+    optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - step / steps)
