@@ -23,6 +23,7 @@ from ._validate import positive_int
 from .policies import Chunks, PopulationLinear
 
 PAD, UNKNOWN = 0, 1
+BACKBONE = ("image", "text", "query", "fuse")  # the parts before the decoder
 _PATCH, _STRIDE = 4, 2  # pixels
 _WORDS = 16  # in the longest instruction
 _WIDTH, _TEXT, _FEATURES = 32, 64, 16  # of a word, of an instruction, of a patch
@@ -227,12 +228,18 @@ class VLA(nn.Module):
         logits = self.decoder(context, tokens) / temperature
         return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
 
+    def adopt(self, backbone: VLA) -> None:
+        """Take over everything but the decoder from the first member of another policy."""
+        for name in BACKBONE:
+            theirs = dict(getattr(backbone, name).named_parameters())
+            for key, ours in getattr(self, name).named_parameters():
+                ours.data.copy_(theirs[key].data[:1].expand_as(ours))
+
     def select(self, member: int) -> VLA:
         """A policy of this member alone, sharing no memory with this one."""
         shape = (self.size, self.length, self.bins, self.queries, self.hidden)
         one = VLA(self.vocabulary, [self.seeds[member]], *shape)
-        state = {name: x[member : member + 1].clone() for name, x in self.state_dict().items()}
-        one.load_state_dict(state)
+        one.load_state_dict({n: x[member : member + 1] for n, x in self.state_dict().items()})
         return one.to(self.center.device)
 
     def deployed(self) -> Chunks:

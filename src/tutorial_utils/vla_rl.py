@@ -38,6 +38,7 @@ class RLConfig:
         kind: "grpo", "rloo", "ppo" (with a value function) or "imitate" (copy what succeeded).
         robots: they play one episode each per iteration, in groups of `group`.
         dynamic: leave out groups that all fail or all succeed.
+        shared: the robots of a group start from the same state (never for "ppo").
         temperature: of the sampled tokens, and of their log-probabilities.
         clip, clip_high: the ratio of a token may fall by `clip` and rise by `clip_high`.
         batch: decisions in a minibatch.
@@ -48,10 +49,11 @@ class RLConfig:
     robots: int = 128
     group: int = 8
     dynamic: bool = True
+    shared: bool = True
     temperature: float = 1.0
     clip: float = 0.2
     clip_high: float = 0.28
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3  # decays linearly to 0
     critic_rate: float = 1e-3
     epochs: int = 2
     batch: int = 256
@@ -68,7 +70,7 @@ class RLConfig:
     @property
     def same_start(self) -> int:
         """How many robots share a start."""
-        return 1 if self.kind == "ppo" else self.group
+        return self.group if self.shared and self.kind != "ppo" else 1
 
 
 DEFAULT = RLConfig()
@@ -83,7 +85,7 @@ class Episodes:
     tokens: Tensor  # [N, T, 3 H]
     log_prob: Tensor  # [N, T, 3 H], when they were drawn
     active: Tensor  # bool [N, T], false after the end of the episode
-    success: Tensor  # bool [N]
+    success: Tensor  # bool [N], the only reward
     steps: int  # of the environment, until the ends of the episodes
 
 
@@ -231,18 +233,21 @@ def fine_tune(
     iterations: int,
     config: RLConfig = DEFAULT,
     progress: bool = True,
-    on_iteration: Callable[[int, Episodes], None] | None = None,
+    seed: int | None = None,
+    on_episodes: Callable[[int, Episodes], None] | None = None,
     **env_options: Any,
 ) -> Run:
     """Train a policy of one member in place.
 
     Args:
-        on_iteration: called after each iteration with its number and its data.
+        seed: of starts and noise; by default that of the policy.
+        on_episodes: called with the number of the iteration and its data before each update.
         env_options: passed to the environment (shift, distractors, device).
     """
     if policy.members != 1:
         raise ValueError(f"fine_tune takes one member, not {policy.members}: use select(member).")
-    seed, run, began = policy.seeds[0], Run(), time.perf_counter()
+    seed = policy.seeds[0] if seed is None else seed
+    run, began = Run(), time.perf_counter()
     env = TabletopVectorEnv(task, config.robots, obs="all", size=policy.size, **env_options)
     starts = robot_keys(seed, config.robots // config.same_start, env.device)
     env.reset(seed=starts.repeat_interleave(config.same_start))
@@ -256,13 +261,14 @@ def fine_tune(
     for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / iterations)
         data = collect(env, policy, noise, config.temperature)
+        share = data.success.float().mean().item()
+        if on_episodes:
+            on_episodes(i, data)
         total += update(policy, critic, optimizer, data, env.task.gamma, config, shuffles)
         played += data.steps
-        run.success.append(data.success.float().mean().item())
+        run.success.append(share)
         run.kept.append(mixed_groups(data.success, config.group).float().mean().item())
         run.updates.append(total)
         run.steps.append(played)
         run.seconds.append(time.perf_counter() - began)
-        if on_iteration:
-            on_iteration(i, data)
     return run

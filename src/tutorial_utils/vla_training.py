@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import minari
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ._validate import positive_int
@@ -19,7 +19,7 @@ from .demonstrations import chunks
 from .policies import PopulationLinear
 from .tabletop.tasks import COLORS
 from .tabletop.vector_env import TabletopVectorEnv
-from .vla import PAD, UNKNOWN, VLA
+from .vla import BACKBONE, PAD, UNKNOWN, VLA
 
 # Other streams than the initial weights; below 2**32, the part of a seed that torch looks at.
 _ROWS, _SCENES = 2**27, 2**26
@@ -62,47 +62,47 @@ def captions() -> list[str]:
 
 
 def ground(
-    policy: VLA, seed: int, steps: int = 1_000, batch: int = 256, progress: bool = True
+    policy: VLA,
+    steps: int = 2_000,
+    batch: int = 64,
+    learning_rate: float = 3e-3,
+    progress: bool = True,
 ) -> Tensor:
-    """Pre-train the backbone (all but the decoder) to say where things are.
+    """Pre-train the backbone (all but the decoder) of a policy to say where things are.
 
     A caption names a disc and a zone of a scene without a task, and the backbone has to give the
-    places of both and of the gripper. All members of `policy` get the same weights, as everyone
-    starts from the same published model.
+    places of both and of the gripper, by least squares.
 
     Returns:
         Root of the mean squared distance at each step, in table units, [steps].
     """
-    one, device = policy.select(0), policy.center.device
-    generator = torch.Generator().manual_seed(seed + _SCENES)
-    head = PopulationLinear(policy.hidden, 6, [generator], 0.1).to(device)
-    trained = nn.ModuleList((one.image, one.text, one.query, one.fuse))
-    optimizer = torch.optim.Adam([*trained.parameters(), *head.parameters()], fused=True)
-    errors, scenes = [], _scenes(one, seed, generator, batch)
+    if policy.members != 1:
+        raise ValueError(f"ground trains one member, not {policy.members}; others can adopt it.")
+    generator = torch.Generator().manual_seed(policy.seeds[0] + _SCENES)
+    head = PopulationLinear(policy.hidden, 6, [generator], 0.1).to(policy.center.device)
+    weights = [x for part in BACKBONE for x in getattr(policy, part).parameters()]
+    optimizer = torch.optim.Adam([*weights, *head.parameters()], fused=True)
+    errors, scenes = [], _scenes(policy, generator, batch)
     for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
         image, words, place = next(scenes)
-        _pace(optimizer, 3e-3, i, steps)
-        square = (head(one.context(image[None], words[None]))[0] - place).square()  # [B, 6]
+        _pace(optimizer, learning_rate, i, steps)
+        square = (head(policy.context(image[None], words[None]))[0] - place).square()  # [B, 6]
         optimizer.zero_grad()
         square.mean().backward()
         optimizer.step()
         errors.append((2 * square.detach().mean()).sqrt())
-    with torch.no_grad():
-        everyone = nn.ModuleList((policy.image, policy.text, policy.query, policy.fuse))
-        for theirs, ours in zip(everyone.parameters(), trained.parameters(), strict=True):
-            theirs.copy_(ours.expand_as(theirs))
     return torch.stack(errors).cpu()
 
 
 def _scenes(
-    policy: VLA, seed: int, generator: torch.Generator, batch: int
+    policy: VLA, generator: torch.Generator, batch: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless images [B, S, S, 3], captions [B, L] and places of disc, zone and gripper [B, 6]."""
     device, c = policy.center.device, len(COLORS)
     env = TabletopVectorEnv(
         "PickPlace", _SCENE_COUNT, "image", size=policy.size, distractors=2, device=device
     )
-    env.reset(seed=seed + _SCENES)
+    env.reset(seed=policy.seeds[0] + _SCENES)
     text = policy.vocabulary.encode(captions()).view(len(CAPTIONS), c, c, -1).to(device)
     while True:
         image, w = env.reset()[0], env.world
