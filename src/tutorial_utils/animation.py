@@ -72,6 +72,7 @@ def record(
     deterministic: bool = True,
     member: int = 0,
     captions: Sequence[str] | None = None,
+    camera: int = 32,
     **env_options: Any,
 ) -> Recording:
     """Film `policy` in episodes that `evaluate` runs.
@@ -83,6 +84,7 @@ def record(
         size: side of the table in pixels, whatever the policy itself sees.
         deterministic: take the mean action of a population; else sample from it.
         captions: E texts to show in place of the instructions.
+        camera: side in pixels of the images that the policy sees, if it does.
         env_options: passed to the environment (obs, shift, distractors, device).
     """
     if captions is not None and len(captions) != episodes:
@@ -91,7 +93,7 @@ def record(
         if not 0 <= member < policy.members:
             raise ValueError(f"member must be from 0 to {policy.members - 1}, not {member!r}.")
         policy = policy.select(slice(member, member + 1))
-    film = _Film(size)
+    film, env_options = _Film(size), env_options | {"size": camera}
     result = evaluate(policy, task, episodes, seed, deterministic, film.watch, **env_options)
     success, steps = result.success[0], result.steps[0].astype(int)
     frames = []

@@ -161,11 +161,11 @@ def token_loss(
 
 
 def _values(policy: VLA, critic: nn.Module, data: Episodes) -> Tensor:
-    """V of what each decision saw, [N, T]."""
-    n, t = data.active.shape
-    words = data.words[:, None].expand(-1, t, -1)
-    value = critic(policy.context(data.image.flatten(0, 1)[None], words.flatten(0, 1)[None]))
-    return value.view(n, t)
+    """V of what each decision saw, [N, T]; 0 after the end of the episode."""
+    n, t = data.active.nonzero().unbind(1)
+    value = torch.zeros_like(data.active, dtype=torch.float)
+    value[n, t] = critic(policy.context(data.image[n, t][None], data.words[n][None]))[0, :, 0]
+    return value
 
 
 @torch.no_grad()
@@ -227,6 +227,13 @@ def update(
     return count
 
 
+def _optimizer(policy: VLA, critic: nn.Module, config: RLConfig) -> torch.optim.Optimizer:
+    """Adam with one rate for the parts of the policy that train and one for the critic."""
+    weights = [x for x in policy.parameters() if x.requires_grad]
+    groups = [(weights, config.learning_rate), (critic.parameters(), config.critic_rate)]
+    return torch.optim.Adam([{"params": w, "lr": rate} for w, rate in groups], fused=True)
+
+
 def fine_tune(
     policy: VLA,
     task: str | Task,
@@ -253,10 +260,7 @@ def fine_tune(
     env.reset(seed=starts.repeat_interleave(config.same_start))
     noise, shuffles = (torch.Generator().manual_seed(seed + x) for x in (_NOISE, _SHUFFLES))
     critic = PopulationLinear(policy.hidden, 1, [shuffles], 0.0).to(env.device)  # starts at 0
-    weights = [x for x in policy.parameters() if x.requires_grad]
-    groups = [(weights, config.learning_rate), (critic.parameters(), config.critic_rate)]
-    groups = [{"params": params, "lr": rate} for params, rate in groups]
-    optimizer = torch.optim.Adam(groups, fused=True)
+    optimizer = _optimizer(policy, critic, config)
     total = played = 0
     for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / iterations)
