@@ -99,6 +99,14 @@ class Run:
     steps: list[int] = field(default_factory=list)  # environment steps so far
     seconds: list[float] = field(default_factory=list)
 
+    def add(self, success: float, kept: float, updates: int, steps: int, seconds: float) -> None:
+        """Append an iteration; its `updates` and `steps` are added to those before."""
+        self.success.append(success)
+        self.kept.append(kept)
+        self.updates.append(updates + (self.updates[-1] if self.updates else 0))
+        self.steps.append(steps + (self.steps[-1] if self.steps else 0))
+        self.seconds.append(seconds)
+
 
 @torch.no_grad()
 def collect(
@@ -261,18 +269,13 @@ def fine_tune(
     noise, shuffles = (torch.Generator().manual_seed(seed + x) for x in (_NOISE, _SHUFFLES))
     critic = PopulationLinear(policy.hidden, 1, [shuffles], 0.0).to(env.device)  # starts at 0
     optimizer = _optimizer(policy, critic, config)
-    total = played = 0
     for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / iterations)
         data = collect(env, policy, noise, config.temperature)
         share = data.success.float().mean().item()
         if on_episodes:
             on_episodes(i, data)
-        total += update(policy, critic, optimizer, data, env.task.gamma, config, shuffles)
-        played += data.steps
-        run.success.append(share)
-        run.kept.append(mixed_groups(data.success, config.group).float().mean().item())
-        run.updates.append(total)
-        run.steps.append(played)
-        run.seconds.append(time.perf_counter() - began)
+        count = update(policy, critic, optimizer, data, env.task.gamma, config, shuffles)
+        kept = mixed_groups(data.success, config.group).float().mean().item()
+        run.add(share, kept, count, data.steps, time.perf_counter() - began)
     return run
