@@ -53,10 +53,10 @@ class RLConfig:
     temperature: float = 1.0
     clip: float = 0.2
     clip_high: float = 0.28
-    learning_rate: float = 2e-3  # decays linearly to 0
+    learning_rate: float = 1e-3  # decays linearly to 0
     critic_rate: float = 1e-3
     epochs: int = 2
-    batch: int = 256
+    batch: int = 128
     max_grad_norm: float = 1.0
     lam: float = 0.95
 
@@ -119,12 +119,16 @@ def collect(
     running = torch.ones(n, dtype=torch.bool, device=device)
     success = torch.zeros_like(running)
     for start in range(0, env.task.horizon, policy.length):
-        uniform = torch.rand(1, n, 3 * policy.length, generator=noise).to(device)
-        context = policy.context(obs["image"][None], words[None])
-        tokens = policy.decoder.draw(context, uniform, temperature)
-        log_prob = policy.log_prob(context, tokens, temperature)
-        rows.append((obs["image"], tokens[0], log_prob[0], running))
-        for action in policy.actions(tokens)[0].unbind(1)[: env.task.horizon - start]:
+        uniform = torch.rand(n, 3 * policy.length, generator=noise).to(device)
+        tokens, log_prob = torch.zeros_like(uniform, dtype=torch.long), torch.zeros_like(uniform)
+        live = running.nonzero()[:, 0]  # only these need a decision
+        if not len(live):
+            break
+        context = policy.context(obs["image"][live][None], words[live][None])
+        drawn = policy.decoder.draw(context, uniform[live][None], temperature)
+        tokens[live], log_prob[live] = drawn[0], policy.log_prob(context, drawn, temperature)[0]
+        rows.append((obs["image"], tokens, log_prob, running))
+        for action in policy.actions(tokens).unbind(1)[: env.task.horizon - start]:
             _, terminated, truncated, info = env.advance(action)
             steps += running.sum()
             success = success | running & info["success"]
