@@ -22,12 +22,12 @@ from .intervals import Interval, band, bootstrap, numbers
 _GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
 _ARMS = {
     palette.GREY: ("sparse", "none"),
-    "#4B5866": ("random", "noise_free_bc"),  # a lighter ink
-    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps"),
+    "#4B5866": ("random", "noise_free_bc", "grpo,_all_groups"),  # a lighter ink
+    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps", "grpo"),
     palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion"),
-    palette.ORANGE: ("expert", "demonstrations", "video", "best_of_16", "no_floor"),
-    palette.PINK: ("llm", "language", "world_model", *_GAUSSIAN),
-    palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language"),
+    palette.ORANGE: ("expert", "demonstrations", "video", "best_of_16", "no_floor", "rloo"),
+    palette.PINK: ("llm", "language", "world_model", "imitation_of_successes", *_GAUSSIAN),
+    palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
     palette.RED: ("sabotage", "sabotaged", "twin", "shuffled", "untrained", "flipped", "clip_x_10"),
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
