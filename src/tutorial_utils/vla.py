@@ -206,7 +206,7 @@ class VLA(nn.Module):
         return len(self.seeds)
 
     def context(self, images: Tensor, words: Tensor) -> Tensor:
-        """What image [P, B, S, S, 3] and words [P, B, L] say together, [P, B, hidden]."""
+        """Images [P, B, S, S, 3] and words [P, B, L], fused: [P, B, hidden]."""
         p, b = words.shape[:2]
         text = self.text(words)
         query = self.query(text).view(p, b, self.queries, -1)

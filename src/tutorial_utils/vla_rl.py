@@ -139,10 +139,10 @@ def collect(
 
 
 def group_advantages(reward: Tensor, group: int, kind: str = "grpo") -> Tensor:
-    """Advantages [N] of episodes whose reward [N] is compared within groups of `group` in a row.
+    """Advantages [N] of rewards [N], compared within `group` in a row.
 
-    RLOO subtracts the mean of the *others*, which is G / (G - 1) (R - mean); GRPO divides R - mean
-    by the standard deviation. A group whose rewards are all equal has advantage 0.
+    RLOO subtracts the mean of the *others*, which is G / (G - 1) (R - mean);
+    GRPO divides R - mean by the standard deviation. A uniform group gets 0.
     """
     r = reward.view(-1, group)
     deviation = r - r.mean(1, keepdim=True)
