@@ -11,6 +11,7 @@ import denoise
 import lab
 import torch
 import train_ppo
+import vla_speed
 from common import Row, machine, time_goes_to
 
 HEAD = "| what | figure | unit | peer | peer's figure | ratio | target | met |"
@@ -57,7 +58,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore", module="(gymnasium|stable_baselines3).*")
     table, notes = [], []
-    for part in (lab, train_ppo, denoise):
+    for part in (lab, train_ppo, denoise, vla_speed):
         own_table, own_notes = part.rows(quick)
         table, notes = table + own_table, notes + own_notes
     text = report(table, notes)
