@@ -13,7 +13,7 @@ from tutorial_utils.evaluation import evaluate
 from tutorial_utils.tabletop import TASKS, Shift, TabletopVectorEnv
 from tutorial_utils.tabletop.experts import Expert
 from tutorial_utils.tabletop.streams import robot_keys
-from tutorial_utils.vla import PAD, UNKNOWN, VLA, Vocabulary
+from tutorial_utils.vla import BACKBONE, PAD, UNKNOWN, VLA, Vocabulary
 from tutorial_utils.vla_rl import RLConfig
 
 WORDS = Vocabulary([*vt.captions(), *TASKS["Reach"].instructions])
@@ -335,6 +335,21 @@ def test_bad_settings_are_refused_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as error:
         RLConfig(**settings)
     one_line(error)
+
+
+def test_an_old_gradient_of_a_frozen_part_changes_nothing():
+    def even_robots_win(i, data):
+        data.success = torch.arange(len(data.success)) % 2 == 0
+
+    ends = []
+    for old in (0.0, 1e6):
+        net = policy((0,))
+        for name in BACKBONE:
+            for weight in getattr(net, name).parameters():
+                weight.requires_grad_(False).grad = torch.full_like(weight, old)
+        vla_rl.fine_tune(net, "Reach", 2, RLConfig(robots=16), False, on_episodes=even_robots_win)
+        ends.append([x.detach() for x in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
 def test_more_than_one_member_is_refused():

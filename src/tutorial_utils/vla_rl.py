@@ -42,7 +42,8 @@ class RLConfig:
         temperature: of the sampled tokens, and of their log-probabilities.
         clip, clip_high: the ratio of a token may fall by `clip` and rise by `clip_high`.
         batch: decisions in a minibatch.
-        lam: of PPO's generalised advantage estimates.
+        gamma, lam: of PPO's generalised advantage estimates, per decision. Whole episodes are
+            compared within groups without a discount, so PPO has none either by default.
     """
 
     kind: str = "grpo"
@@ -58,6 +59,7 @@ class RLConfig:
     epochs: int = 2
     batch: int = 128
     max_grad_norm: float = 1.0
+    gamma: float = 1.0
     lam: float = 0.95
 
     def __post_init__(self) -> None:
@@ -182,7 +184,7 @@ def _values(policy: VLA, critic: nn.Module, data: Episodes) -> Tensor:
 
 @torch.no_grad()
 def _judged(
-    policy: VLA, critic: nn.Module, data: Episodes, gamma: float, config: RLConfig
+    policy: VLA, critic: nn.Module, data: Episodes, config: RLConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Advantage and target of the value [N, T] of each decision, and which to learn from."""
     if config.kind != "ppo":
@@ -201,7 +203,7 @@ def _judged(
     following = torch.cat((value[:, 1:], torch.zeros_like(value[:, :1])), 1)
     per_step = (reward, value, following, last, last)  # the time limit counts as a failure
     args = (x.T[None] for x in per_step)  # [1, T, N]
-    raw = ppo.gae(*args, gamma**policy.length, config.lam)[0].T
+    raw = ppo.gae(*args, config.gamma, config.lam)[0].T
     std, mean = torch.std_mean(raw[data.active])
     return (raw - mean) / (std + 1e-8), raw + value, data.active
 
@@ -211,13 +213,13 @@ def update(
     critic: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Episodes,
-    gamma: float,
     config: RLConfig,
     shuffles: torch.Generator,
 ) -> int:
     """Gradient steps on minibatches of the decisions to learn from; returns how many."""
-    advantage, target, kept = _judged(policy, critic, data, gamma, config)
+    advantage, target, kept = _judged(policy, critic, data, config)
     rows, count = kept.nonzero().cpu(), 0
+    trained = optimizer.param_groups[0]["params"]  # a frozen part may hold an old gradient
     for _ in range(config.epochs):
         order = rows[torch.randperm(len(rows), generator=shuffles)].to(kept.device)
         for part in order.split(config.batch) if len(order) else ():
@@ -233,7 +235,7 @@ def update(
                 loss = loss + 0.5 * error.square()
             optimizer.zero_grad()
             loss.mean().backward()
-            nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
             optimizer.step()
             count += 1
     return count
@@ -279,7 +281,7 @@ def fine_tune(
         share = data.success.float().mean().item()
         if on_episodes:
             on_episodes(i, data)
-        count = update(policy, critic, optimizer, data, env.task.gamma, config, shuffles)
+        count = update(policy, critic, optimizer, data, config, shuffles)
         kept = mixed_groups(data.success, config.group).float().mean().item()
         run.add(share, kept, count, data.steps, time.perf_counter() - began)
     return run
