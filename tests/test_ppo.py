@@ -13,7 +13,7 @@ from torch import nn
 
 from tutorial_utils import ppo
 from tutorial_utils.policies import ActorCritic, PatchEncoder
-from tutorial_utils.ppo import PPOConfig, Run, clip_gradients, gae, ppo_loss, train
+from tutorial_utils.ppo import PPOConfig, Run, Teacher, clip_gradients, gae, ppo_loss, train
 from tutorial_utils.tabletop import TabletopVectorEnv, get_task
 
 # Two runs that only differ in the shape of their matrix products round differently, and Adam
@@ -413,6 +413,91 @@ def test_learning():
     assert run.steps[-1] <= 25_000
     assert (run.success[0, :, -1] > 0.9).all()
     assert (run.success[0, :, 0] < 0.5).all()
+
+
+# A teacher at the side
+
+
+class Tutor:
+    """Answers with what a linear layer makes of the state of the first `robots` of each member."""
+
+    def __init__(self, members: int, robots: int = 4) -> None:
+        self.members, self.robots, self.asked = members, robots, []
+        self.layer = nn.Linear(5, 3)
+
+    def __call__(self, env: TabletopVectorEnv) -> torch.Tensor:
+        state = env.observe().unflatten(0, (self.members, -1))[:, : self.robots]
+        self.asked.append(state)
+        return self.layer(state)
+
+
+def test_a_teacher_of_weight_0_changes_no_bit(pair):
+    tutor = Tutor(2)
+    guided = small({"oracle": "oracle"}, [4, 9], teacher=Teacher(tutor, 0.0))
+    assert len(tutor.asked) == 3 * SMALL.rollout
+    for name, x in weights(pair.policy).items():
+        assert torch.equal(x, weights(guided.policy)[name])
+    pulled = small({"oracle": "oracle"}, [4, 9], teacher=Teacher(tutor))
+    with pytest.raises(AssertionError):
+        assert_same_weights(pair.policy, pulled.policy)
+
+
+def test_the_teacher_is_asked_about_what_the_student_sees_and_is_not_trained():
+    tutor, seen = Tutor(2), []
+    run = small(
+        {"sparse": "sparse"},
+        [4, 9],
+        teacher=Teacher(tutor),
+        on_update=lambda i, data: seen.append(data),
+    )
+    for i, data in enumerate(seen):
+        asked = torch.stack(tutor.asked[i * SMALL.rollout : (i + 1) * SMALL.rollout], 1)
+        assert torch.equal(data.obs[:, :, :4], asked)
+        torch.testing.assert_close(data.taught, tutor.layer(asked))
+    assert run.policy.members == 2
+    assert all(x.grad is None for x in tutor.layer.parameters())
+
+
+def test_distillation_loss_by_hand():
+    policy = ActorCritic((5,), seeds=[0, 1], hidden=8)
+    obs, taught = torch.randn(2, 6, 5), torch.randn(2, 6, 3)
+    mean = policy(obs)
+    loss = ppo.distillation_loss(policy, obs, taught)
+    for p in range(2):
+        rows = [sum((mean[p, b, a] - taught[p, b, a]) ** 2 for a in range(3)) for b in range(6)]
+        torch.testing.assert_close(loss[p], sum(rows) / 6)
+    loss.sum().backward()
+    assert policy.log_std.grad is None  # the spread belongs to the reward
+    assert all(x.grad is None for x in policy.critic.parameters())
+
+
+def test_without_a_reward_the_student_becomes_its_teacher():
+    wanted = torch.tensor([0.5, -0.25, 0.8])
+    shares = []
+
+    def weight(share: float) -> float:
+        shares.append(share)
+        return 1.0
+
+    run = small(
+        {"nothing": lambda fields: torch.zeros_like(fields["sparse"])},
+        [4],
+        20 * 128,
+        config=replace(SMALL, normalize_advantage=False),
+        teacher=Teacher(lambda env: wanted.expand(1, 4, 3), weight),
+    )
+    env = TabletopVectorEnv("Reach", 32)
+    mean = run.policy(env.reset(seed=9)[0][None]).detach()
+    assert (mean - wanted).abs().mean() < 0.1
+    assert shares == [i / 20 for i in range(20)]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 2), (1, 4, 3), (2, 17, 3), (8, 3)])
+def test_a_teacher_must_answer_for_robots_of_each_member(shape):
+    teacher = Teacher(lambda env: torch.zeros(shape))
+    with pytest.raises(ValueError, match="teacher") as error:
+        small({"sparse": "sparse"}, [4, 9], teacher=teacher)
+    one_line(error, "[2, W, 3]", str(list(shape)))
 
 
 # Bad input

@@ -138,6 +138,7 @@ def test_executing_stamps_cleans_and_is_fresh_after(root: Path) -> None:
     assert python == sys.executable
     assert Path(cwd) == path.parent
     assert env["DUALITY_RESULTS"] == str(root / "book" / "results")
+    assert not Path(env["DUALITY_CACHE"]).exists()  # the run began with an empty one
     assert env["OMP_NUM_THREADS"] == "1"
     assert env["MPLBACKEND"].startswith("module://")
 

@@ -90,10 +90,15 @@ class Scheduler:
         command = [sys.executable, __file__, "--worker", "--root", str(self.run.book.root)]
         command += ["--timeout", str(self.run.timeout), name]
         end: dict[str, Any] = {}
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+            tempfile.TemporaryDirectory() as empty,
+        ):
+            # The seconds in a stamp must not depend on what this machine has trained before.
+            cache = {"DUALITY_CACHE": empty} if self.run.in_place else {}
             process = subprocess.Popen(
                 command,
-                env=self.run.environment,
+                env=cache | self.run.environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -50,6 +50,26 @@ class PPOConfig:
 DEFAULT = PPOConfig()
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """Whom a training asks for actions to be pulled towards: refined policy distillation.
+
+    Its term in the loss is lambda times the squared distance of the mean action to the teacher's,
+    on the states that the student visits (Jülg et al. 2025, arXiv 2503.05833).
+
+    Args:
+        ask: actions [P, W, A] for the first W robots of each member, called before each step.
+        weight: lambda, or a function of the share of the training that is done, from 0 to 1.
+    """
+
+    ask: Callable[[TabletopVectorEnv], Tensor]
+    weight: float | Callable[[float], float] = 1.0
+
+    def weight_at(self, share: float) -> float:
+        """Lambda after this share of the training."""
+        return self.weight(share) if callable(self.weight) else self.weight
+
+
 @dataclass
 class Rollout:
     """What P members saw and did in T steps with n robots each."""
@@ -62,6 +82,7 @@ class Rollout:
     terminated: Tensor  # [P, T, n]
     truncated: Tensor  # [P, T, n]
     success: Tensor  # [P, T, n]
+    taught: Tensor | None = None  # [P, T, W, A], the teacher's actions for the first W robots
 
 
 @dataclass
@@ -129,6 +150,11 @@ def ppo_loss(
     return loss
 
 
+def distillation_loss(policy: ActorCritic, obs: Tensor, taught: Tensor) -> Tensor:
+    """Mean squared distance of the mean action to the teacher's [P, B, A], of each member [P]."""
+    return (policy(obs) - taught).square().sum(-1).mean(1)
+
+
 def clip_gradients(network: nn.Module, max_norm: float) -> None:
     """Scale each member's gradient to a norm of at most `max_norm`."""
     gradients = [p.grad for p in network.parameters()]  # each [P, in, out]
@@ -138,14 +164,30 @@ def clip_gradients(network: nn.Module, max_norm: float) -> None:
         g.mul_(scale)
 
 
+def _answer(teacher: Teacher, env: TabletopVectorEnv, members: int, robots: int) -> Tensor:
+    action = teacher.ask(env)
+    if action.dim() != 3 or action.shape[::2] != (members, 3) or not 0 < len(action[0]) <= robots:
+        raise ValueError(
+            f"a teacher must answer with actions [{members}, W, 3] for W of the {robots} robots of "
+            f"each member, not {list(action.shape)}."
+        )
+    return action
+
+
 @torch.inference_mode()
 def collect(
-    env: TabletopVectorEnv, policy: ActorCritic, obs: Tensor, noise: Tensor
+    env: TabletopVectorEnv,
+    policy: ActorCritic,
+    obs: Tensor,
+    noise: Tensor,
+    teacher: Teacher | None = None,
 ) -> tuple[Rollout, Tensor]:
     """Act for T steps with exploration noise [P, T, n, A]; also returns the next observation."""
     p, steps, n, _ = noise.shape
-    std, rows = policy.log_std.exp(), []
+    std, rows, taught = policy.log_std.exp(), [], []
     for t in range(steps):
+        if teacher:
+            taught.append(_answer(teacher, env, p, n))
         mean = policy(obs)  # [P, n, A]
         action = mean + std * noise[:, t]
         new_obs, reward, terminated, truncated, info = env.step(action.flatten(0, 1))
@@ -153,7 +195,10 @@ def collect(
         next_obs, *rest = (x.view(p, n, *x.shape[1:]) for x in seen)
         rows.append((obs, next_obs, action, policy.log_prob(mean, action), *rest))
         obs = new_obs.view(p, n, *new_obs.shape[1:])
-    return Rollout(*(torch.stack(x, 1) for x in zip(*rows, strict=True))), obs
+    data = Rollout(*(torch.stack(x, 1) for x in zip(*rows, strict=True)))
+    if teacher:
+        data.taught = torch.stack(taught, 1)
+    return data, obs
 
 
 def update(
@@ -163,8 +208,9 @@ def update(
     config: PPOConfig,
     gamma: float,
     generator: torch.Generator,
+    weight: float = 0.0,
 ) -> None:
-    """Several epochs of minibatch gradient steps on one rollout."""
+    """Several epochs of minibatch gradient steps on one rollout; `weight` is the teacher's."""
     obs, reward = data.obs.flatten(1, 2), data.reward  # [P, T * n, ...]
     with torch.no_grad():
         value = policy.value(obs).view_as(reward)
@@ -174,12 +220,18 @@ def update(
     advantage = gae(reward, value, next_value, ended, done, gamma, config.lam)
     rest = (data.action, data.log_prob, advantage, advantage + value)
     batch = (obs, *(x.flatten(1, 2) for x in rest))
+    if data.taught is not None:
+        watched = data.obs[:, :, : data.taught.shape[2]]
+        lesson = [x.flatten(1, 2).clone() for x in (watched, data.taught)]
     for _ in range(config.epochs):
         order = torch.randperm(obs.shape[1], generator=generator)
         for rows in order.to(obs.device).chunk(config.minibatches):
             optimizer.zero_grad()
             minibatch = (x.index_select(1, rows) for x in batch)
-            ppo_loss(policy, *minibatch, config).sum().backward()
+            loss = ppo_loss(policy, *minibatch, config)
+            if data.taught is not None:
+                loss = loss + weight * distillation_loss(policy, *lesson)
+            loss.sum().backward()
             clip_gradients(policy, config.max_grad_norm)
             optimizer.step()
 
@@ -192,6 +244,7 @@ def train(
     config: PPOConfig = DEFAULT,
     progress: bool = True,
     on_update: Callable[[int, Rollout], None] | None = None,
+    teacher: Teacher | None = None,
     **env_options: Any,
 ) -> Run:
     """Train one member per reward function and seed, each for `total_steps` environment steps.
@@ -199,6 +252,7 @@ def train(
     Args:
         rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
         on_update: called after each update with its number and its data.
+        teacher: pulls all members towards its actions; without one this is plain PPO.
         env_options: passed to the environment (obs, size, shift, distractors, device).
     """
     arms, members = list(rewards), list(seeds) * len(rewards)  # the seed of each member
@@ -218,8 +272,9 @@ def train(
     for i in tqdm(range(updates), unit="update", disable=not progress, leave=False):
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / updates)
         noise = [torch.randn(config.rollout, n, 3, generator=stream) for stream in streams]
-        data, obs = collect(env, policy, obs, torch.stack(noise).to(env.device))
-        update(policy, optimizer, data, config, gamma, shuffles)
+        data, obs = collect(env, policy, obs, torch.stack(noise).to(env.device), teacher)
+        weight = teacher.weight_at(i / updates) if teacher else 0.0
+        update(policy, optimizer, data, config, gamma, shuffles, weight)
         history.add(i, data.reward, data.terminated | data.truncated, data.success)
         if on_update:
             on_update(i, data)
