@@ -20,15 +20,18 @@ from ._validate import positive_int
 from .intervals import Interval, band, bootstrap, numbers
 
 _GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
+_IMITATION = ("imitation", "imitation_of_successes", *_GAUSSIAN)
+_SHOWN = ("expert", "demonstrations", "video")
+_SABOTAGE = ("sabotage", "sabotaged", "shuffled", "wrong_words")
 _ARMS = {
     palette.GREY: ("sparse", "none"),
     "#4B5866": ("random", "noise_free_bc", "grpo,_all_groups"),  # a lighter ink
-    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps", "grpo"),
+    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps", "grpo", "rpd,_annealed"),
     palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion"),
-    palette.ORANGE: ("expert", "demonstrations", "video", "best_of_16", "no_floor", "rloo"),
-    palette.PINK: ("llm", "language", "world_model", "imitation_of_successes", *_GAUSSIAN),
+    palette.ORANGE: (*_SHOWN, "best_of_16", "no_floor", "rloo", "rpd,_constant"),
+    palette.PINK: ("llm", "language", "world_model", *_IMITATION),
     palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
-    palette.RED: ("sabotage", "sabotaged", "twin", "shuffled", "untrained", "flipped", "clip_x_10"),
+    palette.RED: (*_SABOTAGE, "twin", "untrained", "flipped", "clip_x_10"),
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
 _OTHERS = (palette.PINK, palette.CYAN, palette.ORANGE, palette.BLUE, palette.GREEN)
