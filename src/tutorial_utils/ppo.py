@@ -43,7 +43,6 @@ class PPOConfig:
     entropy_coef: float = 0.0
     max_grad_norm: float = 0.5
     hidden: int = 64
-    log_std: float = -0.5  # of the exploration noise, at the start
     normalize_advantage: bool = True
     bootstrap_truncation: bool = True  # a time limit is not the end of the world
 
@@ -265,8 +264,7 @@ def train(
     keys = torch.cat([robot_keys(seed, n, env.device) for seed in members])
     obs = env.reset(seed=keys, options={"stagger": True})[0].unflatten(0, (p, n))
     gamma = env.task.gamma if config.gamma is None else config.gamma
-    shape = (config.hidden, config.log_std)
-    policy = ActorCritic(obs.shape[2:], members, 3, *shape).to(env.device)
+    policy = ActorCritic(obs.shape[2:], members, hidden=config.hidden).to(env.device)
     streams = [torch.Generator().manual_seed(seed + _NOISE) for seed in members]
     history = History(p, n, updates, env.device)
     optimizer = torch.optim.Adam(policy.parameters(), fused=True)
