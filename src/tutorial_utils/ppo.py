@@ -52,14 +52,17 @@ DEFAULT = PPOConfig()
 
 @dataclass(frozen=True)
 class Teacher:
-    """Whom a training asks for actions to be pulled towards: refined policy distillation.
+    """A policy towards whose actions a training is pulled.
 
-    Its term in the loss is lambda times the squared distance of the mean action to the teacher's,
-    on the states that the student visits (Jülg et al. 2025, arXiv 2503.05833).
+    Its term in the loss is lambda times the squared distance of the mean
+    action to the teacher's, in the states that the student visits: refined
+    policy distillation (Jülg et al. 2025, arXiv 2503.05833).
 
     Args:
-        ask: actions [P, W, A] for the first W robots of each member, called before each step.
-        weight: lambda, or a function of the share of the training that is done, from 0 to 1.
+        ask: called before each step; returns actions [P, W, A] for the
+            first W robots of each member.
+        weight: lambda, or a function of the share of the training that is
+            done, from 0 to 1.
     """
 
     ask: Callable[[TabletopVectorEnv], Tensor]
@@ -151,7 +154,7 @@ def ppo_loss(
 
 
 def distillation_loss(policy: ActorCritic, obs: Tensor, taught: Tensor) -> Tensor:
-    """Mean squared distance of the mean action to the teacher's [P, B, A], of each member [P]."""
+    """Mean squared distance, [P], of the mean actions to `taught` [P, B, A]."""
     return (policy(obs) - taught).square().sum(-1).mean(1)
 
 
