@@ -213,7 +213,10 @@ def update(
     generator: torch.Generator,
     weight: float = 0.0,
 ) -> None:
-    """Several epochs of minibatch gradient steps on one rollout; `weight` is the teacher's."""
+    """Several epochs of minibatch gradient steps on one rollout.
+
+    `weight` is the teacher's lambda, where the rollout has one.
+    """
     obs, reward = data.obs.flatten(1, 2), data.reward  # [P, T * n, ...]
     with torch.no_grad():
         value = policy.value(obs).view_as(reward)
@@ -237,6 +240,16 @@ def update(
             loss.sum().backward()
             clip_gradients(policy, config.max_grad_norm)
             optimizer.step()
+
+
+def _members(
+    env: TabletopVectorEnv, seeds: Sequence[int], config: PPOConfig
+) -> tuple[Tensor, ActorCritic, list[torch.Generator]]:
+    """First observations [P, n, *obs], policy and exploration noise, all of each member's own."""
+    keys = torch.cat([robot_keys(seed, config.robots, env.device) for seed in seeds])
+    obs = env.reset(seed=keys, options={"stagger": True})[0].unflatten(0, (len(seeds), -1))
+    policy = ActorCritic(obs.shape[2:], seeds, hidden=config.hidden).to(env.device)
+    return obs, policy, [torch.Generator().manual_seed(seed + _NOISE) for seed in seeds]
 
 
 def train(
@@ -264,11 +277,8 @@ def train(
     if not (p and updates):
         raise ValueError(f"need a reward, a seed and at least {n * config.rollout} total_steps.")
     env = TabletopVectorEnv(task, p * n, reward=reward_per_arm(rewards), **env_options)
-    keys = torch.cat([robot_keys(seed, n, env.device) for seed in members])
-    obs = env.reset(seed=keys, options={"stagger": True})[0].unflatten(0, (p, n))
+    obs, policy, streams = _members(env, members, config)
     gamma = env.task.gamma if config.gamma is None else config.gamma
-    policy = ActorCritic(obs.shape[2:], members, hidden=config.hidden).to(env.device)
-    streams = [torch.Generator().manual_seed(seed + _NOISE) for seed in members]
     history = History(p, n, updates, env.device)
     optimizer = torch.optim.Adam(policy.parameters(), fused=True)
     shuffles = torch.Generator().manual_seed(0)  # shared, so that it depends on no member
