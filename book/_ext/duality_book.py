@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import yaml
 from docutils import nodes
+from duality_data import Book, BookDirective, Chapter
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
-from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset
 
-logger = logging.getLogger(__name__)
-
 MATHJAX = "tex-chtml.js"
-METADATA = {"title", "leaf", "review_section", "papers", "prerequisites", "summary"}
+EXTENSIONS = ("duality_map",)  # the other modules here that hold directives or transforms
 
 
 def set_repository_buttons(app: Sphinx, config: Config) -> None:
@@ -93,55 +88,33 @@ def mark_card(app: Sphinx, doctree: nodes.document) -> None:
             head.parent.remove(head)
 
 
-class ChapterList(SphinxDirective):
-    """List the chapters of ``_toc.yml`` part by part, from the metadata of their notebooks."""
+class ChapterList(BookDirective):
+    """List the chapters part by part, from the metadata of their notebooks."""
 
-    def run(self) -> list[nodes.Node]:
-        toc = Path(self.env.srcdir) / "_toc.yml"
-        self.env.note_dependency(str(toc))
-        toc_parts = yaml.safe_load(toc.read_text(encoding="utf-8")).get("parts", [])
-        parts = {part.get("caption", ""): dict(self._notebooks(part)) for part in toc_parts}
-        chapters = {name: facts for part in parts.values() for name, facts in part.items()}
+    def draw(self, book: Book) -> list[nodes.Node]:
+        numbers = {leaf.chapter: leaf.number for leaf in book.leaves}
         lines: list[str] = []
-        for caption, names in parts.items():
-            if names:
-                lines += [f":::{{rubric}} {caption}", ":::", ""]
-            for name in names:
-                lines += _entry(name, chapters)
+        for caption, chapters in groupby(book.chapters.values(), lambda chapter: chapter.part):
+            lines += [f":::{{rubric}} {caption}", ":::", ""]
+            for chapter in chapters:
+                lines += _entry(chapter, numbers[chapter.name], book)
         entries = self.parse_text_to_nodes("\n".join(lines))
         return [nodes.container("", *entries, classes=["chapter-list"])]
 
-    def _notebooks(self, item: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for entry in item.get("chapters", []) + item.get("sections", []):
-            path = Path(self.env.srcdir) / f"{entry.get('file', '')}.ipynb"
-            if path.is_file():
-                self.env.note_dependency(str(path))
-                yield entry["file"], self._metadata(path)
-            yield from self._notebooks(entry)
 
-    def _metadata(self, path: Path) -> dict[str, Any]:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        facts = notebook["metadata"].get("duality", {})
-        if missing := METADATA - facts.keys():
-            where = self.get_location()
-            logger.warning("%s: no metadata %s", path.name, sorted(missing), location=where)
-        return {"title": path.stem, "summary": "", **facts}
-
-
-def _entry(name: str, chapters: dict[str, dict[str, Any]]) -> list[str]:
+def _entry(chapter: Chapter, number: str, book: Book) -> list[str]:
     """Markdown for one chapter: linked title, summary, one line of facts."""
-    facts = chapters[name]
-    after = ", ".join(_link(needed, chapters) for needed in facts.get("prerequisites") or [])
-    section, papers = facts.get("review_section"), facts.get("papers")
+    facts = chapter.facts
+    after = ", ".join(book.chapters[name].link for name in facts["prerequisites"])
     line = [
-        facts.get("leaf"),
-        f"review section {section}" if section not in (None, "", "-") else None,
+        facts["leaf"],
+        f"review section {number}" if number else None,
         f"after {after}" if after else None,
-        "{cite:t}`" + ",".join(papers) + "`" if papers else None,
+        "{cite:t}`" + ",".join(facts["papers"]) + "`" if facts["papers"] else None,
     ]
     return [
         "::::{container} chapter-entry",
-        f"[{facts['title']}](/{name}.ipynb)",
+        f"[{facts['title']}](/{chapter.docname}.ipynb)",
         "",
         facts["summary"],
         "",
@@ -152,15 +125,9 @@ def _entry(name: str, chapters: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _link(needed: str, chapters: dict[str, dict[str, Any]]) -> str:
-    """Link a prerequisite, named by its title or by the end of its path, where the book has it."""
-    for name, facts in chapters.items():
-        if needed == facts["title"] or f"/{name}".endswith(f"/{needed}"):
-            return f"[{facts['title'].partition(':')[0]}](/{name}.ipynb)"
-    return needed
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
+    for extension in EXTENSIONS:
+        app.setup_extension(extension)
     app.add_directive("chapter-list", ChapterList)
     app.connect("config-inited", set_repository_buttons)
     app.connect("config-inited", set_mathjax_path)
