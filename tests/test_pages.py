@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,12 +16,18 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from helpers import one_line
+from PIL import Image
+
+from tutorial_utils import palette
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 sys.path.append(str(BOOK / "_ext"))
 
 import duality_data as data  # noqa: E402
+import duality_hero as hero  # noqa: E402
+import duality_plans as plans  # noqa: E402
+import duality_tables as tables  # noqa: E402
 
 FACTS = {
     "title": "One",
@@ -136,10 +143,200 @@ def test_the_map_links_to_every_chapter_and_to_nothing_else(built: Path, book: d
     drawn = page(built, "index").select_one(".duality-map")
     wanted = Counter(f"chapters/{name}.html" for name in book.chapters)
     open_leaves = sum(not leaf.chapter for leaf in book.leaves)
-    for variant in (drawn.svg, drawn.select_one(".map-list")):
+    for variant in (drawn.svg, drawn.select_one(".drawing-list")):
         assert Counter(a["href"] for a in variant.find_all("a")) == wanted
         hollow = variant.select(".open-leaf")
         assert len(hollow) == open_leaves
         assert all(item.get_text().strip().endswith("open") for item in hollow)
     labelled = drawn.svg["aria-labelledby"].split()
     assert [drawn.find(id=name).name for name in labelled] == ["title", "desc"]
+
+
+def test_the_films_show_episodes_that_succeed(book: data.Book):
+    for name, frames in hero.cut(book):
+        green = frames[-1].getpixel((frames[-1].width // 2, 1))
+        assert max(abs(a - b) for a, b in zip(green, palette.rgb(palette.GREEN), strict=True)) < 24
+        assert len(frames) > 5, name
+        assert frames[-1].width == frames[-1].height
+
+
+def test_a_film_that_is_gone_is_named(book: data.Book):
+    with pytest.raises(data.BookError) as error:
+        hero.animation(book, "foundations/the_lab", "no-such-cell")
+    one_line(error, "foundations/the_lab", "no-such-cell", "taxonomy.yml")
+
+
+def test_a_film_ends_where_its_episode_ends(tmp_path: Path):
+    shades = [[0, 90, 180], [0, 90, 90]]  # two episodes of four; the second ends earlier
+    film = [Image.new("RGB", (4 * 10 + 3 * hero.GAP, 14), "white") for _ in range(3)]
+    for time, frame in enumerate(film):
+        for number, levels in enumerate(shades):
+            frame.paste((levels[time],) * 3, (number * 18, 0, number * 18 + 10, 10))
+    film[0].save(tmp_path / "film.gif", save_all=True, append_images=film[1:], duration=100)
+    stored = Image.open(tmp_path / "film.gif")
+    for number, levels in enumerate(shades):
+        frames = hero.episode(stored, number)
+        assert [frame.getpixel((5, 5))[0] for frame in frames] == list(dict.fromkeys(levels))
+        assert frames[0].size == (10, 10)
+        hero.save(frames, tmp_path / "cut")
+        still = Image.open(tmp_path / "cut.png").convert("RGB")
+        assert still.getpixel((5, 5))[0] == levels[-1]
+        assert Image.open(tmp_path / "cut.gif").n_frames == len(frames)
+
+
+def test_the_films_are_in_the_built_book_with_stills(built: Path, book: data.Book):
+    films = page(built, "index").select(".hero .films a")
+    assert [film["href"] for film in films] == [f"chapters/{f['chapter']}.html" for f in book.films]
+    for film in films:
+        assert film.img["alt"]
+        assert film.source["media"] == "(prefers-reduced-motion: reduce)"
+        assert Image.open(built / film.img["src"]).is_animated
+        assert not getattr(Image.open(built / film.source["srcset"]), "is_animated", False)
+
+
+def test_only_prerequisites_that_no_other_one_needs_are_drawn():
+    chapters = {"c": ["a", "b"], "b": ["a"], "a": [], "d": []}
+    edges = plans.needed(book_of(chapters))
+    assert edges == {"a": set(), "b": {"a"}, "c": {"b"}, "d": set()}
+    assert plans.rows(edges) == [["a", "d"], ["b"], ["c"]]
+
+
+def test_a_row_that_is_full_goes_on_in_the_next():
+    edges = {name: set() for name in "abcdefg"}
+    assert [len(row) for row in plans.rows(edges)] == [3, 3, 1]
+
+
+def test_prerequisites_in_a_circle_are_named():
+    with pytest.raises(data.BookError) as error:
+        plans.needed(book_of({"a": ["b"], "b": ["a"]}))
+    one_line(error, "a", "needs", "b", "circle")
+
+
+def book_of(prerequisites: dict[str, list[str]]) -> data.Book:
+    chapters = {
+        name: data.Chapter(name, "", Path(), [], {"prerequisites": names}, {})
+        for name, names in prerequisites.items()
+    }
+    return data.Book(chapters, {}, {}, [])
+
+
+def test_the_graph_draws_every_chapter_once(built: Path, book: data.Book):
+    drawn = page(built, "paths").select_one(".prerequisites")
+    wanted = [f"chapters/{name}.html" for name in book.chapters]
+    for variant in (drawn.svg, drawn.select_one(".drawing-list")):
+        assert [a["href"] for a in variant.find_all("a")] == wanted
+    assert len(drawn.select(".line")) == sum(map(len, plans.needed(book).values()))
+
+
+def test_plans_name_a_chapter_after_its_prerequisites(book: data.Book):
+    for steps in book.plans.values():
+        names = [name for step in steps for name in step["chapters"]]
+        assert len(names) == len(set(names))
+        for number, name in enumerate(names):
+            needed = set(book.chapters[name].facts["prerequisites"])
+            assert not needed & set(names[number:])
+    weeks = book.plans["six weeks"]
+    assert {name for step in weeks for name in step["chapters"]} == set(book.chapters)
+
+
+def test_plans_fit_the_time_in_their_name(book: data.Book):
+    for plan, limit in (("one hour", 75), ("one day", 6 * 60)):
+        chapters = [book.chapters[name] for step in book.plans[plan] for name in step["chapters"]]
+        assert sum(chapter.read_minutes for chapter in chapters) <= limit
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.4, "under 1 min"), (61.2, "61 min"), (124, "2 h 04 min")]
+)
+def test_minutes(number: float, text: str):
+    assert plans.minutes(number) == text
+
+
+def test_a_table_of_a_plan_sums_its_chapters(built: Path, book: data.Book):
+    table = page(built, "paths").find("section", id="if-you-have-one-hour").table
+    steps = book.plans["one hour"]
+    total = [book.chapters[name] for step in steps for name in step["chapters"]]
+    last = [cell.get_text() for cell in table.find_all("tr")[-1].find_all("td")]
+    assert last[2] == plans.minutes(sum(chapter.read_minutes for chapter in total))
+    assert last[3] == plans.minutes(sum(chapter.stamp["seconds"] for chapter in total) / 60)
+
+
+CLAIM = {"claim": "c", "estimate": 0.92, "low": 0.9, "high": 0.94, "holds": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"bound": 0.6}, "≥ 0.6"),
+        ({"bound": 0.95}, "≤ 0.95"),
+        ({"bound": 0.91, "holds": False}, "0.91"),
+        ({"bound": 0.95, "holds": False}, "0.95"),  # which side it should lie on is not known
+    ],
+)
+def test_bounds_say_on_which_side_the_interval_lies(changes, text):
+    assert tables.bound(CLAIM | changes) == text
+
+
+def test_seeds_are_the_lengths_of_the_arms():
+    arms = {"a": {"success": [1, 1, 1]}, "b": {"success": [1] * 5}, "c": {"seconds": 1}}
+    assert tables.seeds(arms) == "3 to 5"
+    assert tables.seeds({"b": arms["b"]}) == "5"
+    assert tables.seeds({}) == ""
+
+
+def test_coverage_shows_every_leaf_and_every_claim(built: Path, book: data.Book):
+    coverage = page(built, "coverage")
+    text = " ".join(coverage.get_text().split())
+    for leaf in book.leaves:
+        if leaf.subject:
+            assert f"{leaf.name}{f' (section {leaf.number})' if leaf.number else ''}, open" in text
+    shown = {
+        tuple(cell.get_text() for cell in row.find_all("td")[:2])
+        for row in coverage.select("table tr")
+    }
+    for chapter in book.chapters.values():
+        assert chapter.results["claims"]
+        for claim in chapter.results["claims"]:
+            assert (claim["claim"].replace("'", "\u2019"), tables.measured(claim)) in shown
+
+
+def test_status_has_the_stamp_of_every_chapter(built: Path, book: data.Book):
+    rows = page(built, "status").table.tbody.find_all("tr")
+    assert len(rows) == len(book.chapters)
+    for row, chapter in zip(rows, book.chapters.values(), strict=True):
+        cells = [cell.get_text() for cell in row.find_all("td")]
+        assert cells[0] == chapter.short
+        assert cells[1] == chapter.stamp["mode"]
+        assert cells[3] == f"{chapter.stamp['seconds']:.0f}"
+        assert cells[4] == str(chapter.stamp["peak_mb"])
+
+
+def test_dates_come_from_git_and_only_from_a_whole_history(tmp_path: Path):
+    def git(*arguments: str, folder: Path = tmp_path / "whole") -> None:
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+    whole, shallow = tmp_path / "whole", tmp_path / "shallow"
+    whole.mkdir()
+    assert tables.changed(tmp_path, [whole]) == {}
+    git("init", "-q")
+    for name in ("one", "two"):
+        (whole / name).write_text(name)
+        git("add", name)
+        git("commit", "-qm", name, "--date", "2026-01-02T00:00:00Z")
+    found = tables.changed(whole, [whole / "one"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found[whole / "one"])
+    git("clone", "-q", "--depth", "1", whole.as_uri(), str(shallow), folder=tmp_path)
+    assert tables.changed(shallow, [shallow / "one"]) == {}
+
+
+def test_the_form_offers_every_chapter(built: Path, book: data.Book):
+    form = page(built, "teaching").select_one("form.hub-links")
+    options = [option["value"] for option in form.select("select[name=chapter] option")]
+    assert options == [f"book/chapters/{name}.ipynb" for name in book.chapters]
+    assert all((ROOT / option).is_file() for option in options)
+
+
+def test_the_address_of_the_repository_comes_from_the_environment_alone(built: Path):
+    repository = page(built, "teaching").select_one("input[name=repository]")
+    assert repository["value"] == os.environ.get("DUALITY_REPOSITORY", "")

@@ -16,7 +16,14 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
 MATHJAX = "tex-chtml.js"
-EXTENSIONS = ("duality_map",)  # the other modules here that hold directives or transforms
+# The other modules here that hold directives or transforms.
+EXTENSIONS = (
+    "duality_hero",
+    "duality_links",
+    "duality_map",
+    "duality_plans",
+    "duality_tables",
+)
 
 
 def set_repository_buttons(app: Sphinx, config: Config) -> None:
@@ -98,8 +105,7 @@ class ChapterList(BookDirective):
             lines += [f":::{{rubric}} {caption}", ":::", ""]
             for chapter in chapters:
                 lines += _entry(chapter, numbers[chapter.name], book)
-        entries = self.parse_text_to_nodes("\n".join(lines))
-        return [nodes.container("", *entries, classes=["chapter-list"])]
+        return self.markdown(lines, "chapter-list")
 
 
 def _entry(chapter: Chapter, number: str, book: Book) -> list[str]:

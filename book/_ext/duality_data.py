@@ -42,9 +42,14 @@ class Chapter:
         return f"chapters/{self.name}"
 
     @property
+    def short(self) -> str:
+        """The part of its title before a colon."""
+        return self.facts["title"].partition(":")[0]
+
+    @property
     def link(self) -> str:
-        """Markdown that links to it under the part of its title before a colon."""
-        return f"[{self.facts['title'].partition(':')[0]}](/{self.docname}.ipynb)"
+        """Markdown that links to it under its short title."""
+        return f"[{self.short}](/{self.docname}.ipynb)"
 
     @property
     def stamp(self) -> dict[str, Any]:
@@ -114,7 +119,8 @@ class Book:
 
     chapters: dict[str, Chapter]
     directions: dict[str, Direction]
-    plans: dict[str, list[dict[str, Any]]]  # ways through several chapters
+    plans: dict[str, list[dict[str, Any]]]  # the steps of ways through several chapters
+    films: list[dict[str, Any]]  # of the front page
 
     @property
     def leaves(self) -> list[Leaf]:
@@ -122,8 +128,8 @@ class Book:
 
 
 def sources(folder: Path) -> list[Path]:
-    """Every file that a generated page can depend on."""
-    patterns = ("*.yml", "chapters/**/*.ipynb", "results/**/*.json")
+    """Every file that a generated page can depend on, the code that generates it included."""
+    patterns = ("*.yml", "chapters/**/*.ipynb", "results/**/*.json", "_ext/*.py", "_ext/*/*.html")
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
@@ -137,7 +143,7 @@ def read_book(folder: Path) -> Book:
         for chapter in _chapters(folder, part.get("caption", ""), part)
     }
     directions = {item["key"]: _direction(item) for item in taxonomy["directions"]}
-    book = Book(chapters, directions, taxonomy.get("plans", {}))
+    book = Book(chapters, directions, taxonomy.get("plans", {}), taxonomy.get("films", []))
     _check_leaves(book)
     _check_names(book)
     return book
@@ -199,9 +205,8 @@ def _check_leaves(book: Book) -> None:
 def _check_names(book: Book) -> None:
     """Plans and prerequisites name chapters of the book."""
     named = [(n, c.name) for c in book.chapters.values() for n in c.facts["prerequisites"]]
-    for kind, plans in book.plans.items():
-        steps = (step for plan in plans for step in plan["steps"])
-        named += [(name, f"a plan of {kind!r}") for step in steps for name in step["chapters"]]
+    for plan, steps in book.plans.items():
+        named += [(name, f"the plan {plan!r}") for step in steps for name in step["chapters"]]
     for name, where in named:
         if name not in book.chapters:
             raise BookError(f"{where} names {name}, which _toc.yml does not list.")
@@ -225,6 +230,10 @@ class BookDirective(SphinxDirective):
     def uri(self, chapter: str) -> str:
         """The address of a chapter, seen from the page that this directive stands on."""
         return self.env.app.builder.get_relative_uri(self.env.docname, f"chapters/{chapter}")
+
+    def markdown(self, lines: list[str], style: str) -> list[nodes.Node]:
+        """What these lines mean, in a container that a style sheet can name."""
+        return [nodes.container("", *self.parse_text_to_nodes("\n".join(lines)), classes=[style])]
 
     def html(self, text: str) -> nodes.raw:
         return nodes.raw("", text, format="html")

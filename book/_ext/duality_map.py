@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 
 WIDTH, HEIGHT, MARGIN = 780, 760, 2
 CENTER_X, CENTER_Y, RADIUS = WIDTH // 2, 342, 170
-ROW = 25  # from one label at an arc to the next
+ROW = 24  # from one label at an arc to the next
 POLE = 18  # half the height of the two poles, which cover the ends of the arcs
 CHIP_HEIGHT, CHIP_ROW, CHIP_GAP = 30, 38, 12
 ARCS = (("tools", -1), ("policies", 1))  # the direction, and its side of the centre
