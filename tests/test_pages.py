@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from docutils import nodes
+from docutils.core import publish_doctree
 from helpers import one_line
 from PIL import Image
+from pybtex.database import parse_file
 
 from tutorial_utils import palette
 
@@ -25,6 +28,7 @@ BOOK = ROOT / "book"
 sys.path.append(str(BOOK / "_ext"))
 
 import duality_data as data  # noqa: E402
+import duality_glossary as glossary  # noqa: E402
 import duality_hero as hero  # noqa: E402
 import duality_plans as plans  # noqa: E402
 import duality_tables as tables  # noqa: E402
@@ -340,3 +344,91 @@ def test_the_form_offers_every_chapter(built: Path, book: data.Book):
 def test_the_address_of_the_repository_comes_from_the_environment_alone(built: Path):
     repository = page(built, "teaching").select_one("input[name=repository]")
     assert repository["value"] == os.environ.get("DUALITY_REPOSITORY", "")
+
+
+GLOSSARY = (
+    glossary.Entry(("policy",), "term-policy", "A rule."),
+    glossary.Entry(("diffusion policy",), "term-diffusion-policy", "A policy."),
+    glossary.Entry(("PPO", "proximal policy optimisation"), "term-PPO", "A method."),
+    glossary.Entry(("winner's curse",), "term-curse", "Luck."),
+)
+
+
+def linked(text: str) -> list[str]:
+    """The terms that are linked in a text, and to what."""
+    doctree = publish_doctree(text, settings_overrides={"report_level": 5})
+    before = doctree.astext()
+    glossary.Linker(GLOSSARY, "glossary.html").link(doctree)
+    assert doctree.astext() == before
+    links = [node for node in doctree.findall(nodes.reference) if node.get("internal")]
+    return [f"{node.astext()} {node['refuri'].partition('#term-')[2]}" for node in links]
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("A policy, a policy.", ["policy policy"]),
+        ("Policies act.\n\nOne policy.", ["Policies policy"]),
+        ("A diffusion policy is a policy.", ["diffusion policy diffusion-policy", "policy policy"]),
+        ("A diffusion\npolicy.", ["diffusion\npolicy diffusion-policy"]),
+        ("PPO, or proximal policy optimisation.", ["PPO PPO"]),
+        ("The winner\u2019s curse.", ["winner\u2019s curse curse"]),
+        ("*The* **policy**.", ["policy policy"]),
+        ("- a policy", ["policy policy"]),
+        ("Ppo, policyholder, policy-free, on-policy.", []),
+        ("A policy\n========\n\nText.", []),
+        ("``policy`` and :math:`policy` and `policy <https://example.org>`_.", []),
+        ("::\n\n  policy", []),
+        ("====== =\npolicy 1\n====== =", []),
+        (".. rubric:: policy", []),
+    ],
+)
+def test_the_first_use_of_a_term_in_prose_is_linked(text: str, links: list[str]):
+    assert linked(text) == links
+
+
+def test_every_entry_is_used_in_a_chapter_and_short(built: Path, book: data.Book):
+    used = {
+        link["href"].partition("#")[2]
+        for name in book.chapters
+        for link in page(built, f"chapters/{name}").select("a.glossary-link")
+    }
+    terms = page(built, "glossary").select("dl.glossary > dt")
+    first = {dt["id"] for dt in terms if getattr(dt.find_previous_sibling(), "name", "dd") == "dd"}
+    assert first == used
+    for definition in page(built, "glossary").select("dl.glossary > dd"):
+        assert 1 <= len(re.findall(r"[.](?=\s|$)", definition.get_text().strip())) <= 3
+
+
+def test_a_chapter_links_each_entry_once_and_only_in_prose(built: Path, book: data.Book):
+    for name in book.chapters:
+        links = page(built, f"chapters/{name}").select("a.glossary-link")
+        assert len(links) > 5
+        assert len({link["href"] for link in links}) == len(links)
+        for link in links:
+            assert not link.find_parent(["h1", "h2", "h3", "h4", "code", "pre", "table", "a"])
+            assert not link.find_parent(class_="cell_output")
+
+
+def test_every_paper_of_a_chapter_is_in_the_bibliography(built: Path, book: data.Book):
+    known = parse_file(str(BOOK / "references.bib")).entries
+    for chapter in book.chapters.values():
+        assert set(chapter.facts["papers"]) <= set(known), chapter.name
+    assert len(page(built, "bibliography").select("div.citation")) == len(known)
+
+
+def test_every_image_of_every_page_has_a_text(built: Path):
+    pages = sorted(built.glob("*.html")) + sorted(built.glob("chapters/**/*.html"))
+    for path in pages:
+        soup = BeautifulSoup(path.read_text("utf-8"), "html.parser")
+        for image in soup.find_all("img"):
+            assert image.get("alt", "").strip(), f"{path.name}: {image.get('src')}"
+            assert "_images/" not in image["alt"], f"{path.name}: {image['alt']}"
+
+
+def test_every_wide_table_of_a_chapter_scrolls_in_itself(built: Path, book: data.Book):
+    """The style sheet gives these containers a scroll bar of their own."""
+    for name in book.chapters:
+        for table in page(built, f"chapters/{name}").select("article table"):
+            holders = table.find_parents(class_=["pst-scrollable-table-container", "text_html"])
+            assert holders, f"{name}: {table.get_text()[:60]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +19,7 @@ from sphinx.util.fileutil import copy_asset
 MATHJAX = "tex-chtml.js"
 # The other modules here that hold directives or transforms.
 EXTENSIONS = (
+    "duality_glossary",
     "duality_hero",
     "duality_links",
     "duality_map",
@@ -131,7 +133,15 @@ def _entry(chapter: Chapter, number: str, book: Book) -> list[str]:
     ]
 
 
+def digest() -> str:
+    """Names the code of these extensions, so that a page is built anew when the code changes."""
+    folder = Path(__file__).parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".py", ".html"})
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("duality_code", digest(), "env")
     for extension in EXTENSIONS:
         app.setup_extension(extension)
     app.add_directive("chapter-list", ChapterList)

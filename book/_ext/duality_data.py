@@ -128,8 +128,8 @@ class Book:
 
 
 def sources(folder: Path) -> list[Path]:
-    """Every file that a generated page can depend on, the code that generates it included."""
-    patterns = ("*.yml", "chapters/**/*.ipynb", "results/**/*.json", "_ext/*.py", "_ext/*/*.html")
+    """Every file that a generated page can depend on."""
+    patterns = ("*.yml", "chapters/**/*.ipynb", "results/**/*.json")
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
