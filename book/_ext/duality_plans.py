@@ -115,7 +115,7 @@ class Plan(BookDirective):
             for step in book.plans[name]
         ]
         chapters = [chapter for _, those in steps for chapter in those]
-        lines = ["| | Chapters | Read | Run | Exercises |", "|:--|:--|--:|--:|--:|"]
+        lines = ["| Step | Chapters | Read | Run | Exercises |", "|:--|:--|--:|--:|--:|"]
         lines += [_row(step, ", ".join(c.link for c in those), those) for step, those in steps]
         lines += [_row("**Together**", "", chapters), ""]
         if left_out := _left_out(book, chapters):

@@ -79,7 +79,7 @@ def _summary(book: Book) -> list[str]:
         done = [book.chapters[leaf.chapter] for leaf in direction.leaves if leaf.chapter]
         claims = [claim for chapter in done for claim in chapter.results.get("claims", [])]
         rows.append(row(direction.title, len(direction.leaves), len(done), kept(claims)))
-    return table(("", "Leaves", "With a chapter", "Claims that hold"), "lrrr", rows)
+    return table(("Part", "Leaves", "With a chapter", "Claims that hold"), "lrrr", rows)
 
 
 def _leaf(leaf: Leaf, book: Book) -> list[str]:
