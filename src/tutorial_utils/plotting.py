@@ -22,14 +22,15 @@ from .intervals import Interval, band, bootstrap, numbers
 _GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
 _IMITATION = ("imitation", "imitation_of_successes", *_GAUSSIAN)
 _SHOWN = ("expert", "demonstrations", "video")
+_EXPERTS = ("rpd,_annealed", "rl_data")
 _SABOTAGE = ("sabotage", "sabotaged", "shuffled", "wrong_words")
 _ARMS = {
     palette.GREY: ("sparse", "none"),
     "#4B5866": ("random", "noise_free_bc", "grpo,_all_groups"),  # a lighter ink
-    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps", "grpo", "rpd,_annealed"),
-    palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion"),
+    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps", "grpo", *_EXPERTS),
+    palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion", "hand's_states,_rl_actions"),
     palette.ORANGE: (*_SHOWN, "best_of_16", "no_floor", "rloo", "rpd,_constant"),
-    palette.PINK: ("llm", "language", "world_model", *_IMITATION),
+    palette.PINK: ("llm", "language", "world_model", "rl_states,_hand's_actions", *_IMITATION),
     palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
     palette.RED: (*_SABOTAGE, "twin", "untrained", "flipped", "clip_x_10"),
 }
