@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test lab execute bench clean
+.PHONY: help book test browser lab execute bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -13,11 +13,15 @@ book: $(INSTALLED)  ## build the rendered book in book/_build/html (offline; war
 	$(VENV)/bin/jupyter-book build book -W -n --keep-going
 	@echo "open book/_build/html/index.html"
 
-test: $(INSTALLED)  ## run every test, and every chapter in smoke mode
+test: book  ## run every test, and every chapter in smoke mode
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PYTHON) tools/check_notebooks.py
-	$(PYTHON) -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=120 tests book/chapters
+	$(PYTHON) -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=120 --ignore=tests/browser tests book/chapters
+	$(PYTHON) -m pytest -n 2 --dist worksteal tests/browser
+
+browser: $(INSTALLED)  ## install what the checks of the built pages need: Chromium, an HTML checker
+	$(PYTHON) tools/chromium.py --install
 
 lab: $(INSTALLED)  ## open the chapters in JupyterLab
 	$(VENV)/bin/jupyter lab book/chapters
