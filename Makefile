@@ -29,7 +29,7 @@ lab: $(INSTALLED)  ## open the chapters in JupyterLab
 execute: $(INSTALLED)  ## run stale chapters and store their outputs (one: CHAPTER=foundations/the_lab)
 	$(PYTHON) tools/execute.py $(CHAPTER)
 
-bench: $(INSTALLED)  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
+bench: book  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/run.py
 
 clean:  ## remove the built book, caches and scratch outputs
