@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test browser lab execute bench clean
+.PHONY: help book test browser colab oldest lab execute bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -22,6 +22,12 @@ test: book  ## run every test, and every chapter in smoke mode
 
 browser: $(INSTALLED)  ## install what the checks of the built pages need: Chromium, an HTML checker
 	$(PYTHON) tools/chromium.py --install
+
+colab: $(INSTALLED)  ## run every chapter as Colab would (needs Python 3.12 and 8 GB; one: CHAPTER=...)
+	$(PYTHON) tools/elsewhere.py colab $(CHAPTER)
+
+oldest: $(INSTALLED)  ## run chapters and tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) tools/elsewhere.py oldest $(CHAPTER)
 
 lab: $(INSTALLED)  ## open the chapters in JupyterLab
 	$(VENV)/bin/jupyter lab book/chapters
