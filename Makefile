@@ -29,8 +29,9 @@ colab: $(INSTALLED)  ## run every chapter as Colab would (needs Python 3.12 and 
 oldest: $(INSTALLED)  ## run chapters and tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) tools/elsewhere.py oldest $(CHAPTER)
 
-lab: $(INSTALLED)  ## open the chapters in JupyterLab
-	$(VENV)/bin/jupyter lab book/chapters
+lab: $(INSTALLED)  ## open the chapters in JupyterLab, on their list
+	$(PYTHON) tools/lab_index.py
+	$(VENV)/bin/jupyter lab book/chapters --LabApp.default_url=/lab/tree/index.md
 
 execute: $(INSTALLED)  ## run stale chapters and store their outputs (one: CHAPTER=foundations/the_lab)
 	$(PYTHON) tools/execute.py $(CHAPTER)

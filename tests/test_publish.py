@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from helpers import one_line
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
 
+import lab_index  # noqa: E402
 import publish  # noqa: E402
 from notebooks import Book, NotebookError, load, tags  # noqa: E402
 
@@ -65,3 +67,8 @@ def test_the_zip_holds_every_chapter(address, monkeypatch, tmp_path):
             nb = nbformat.reads(archive.read(entry).decode(), as_version=4)
             assert address in setup_cell(nb)
             assert any(cell.get("outputs") for cell in nb.cells)
+
+
+def test_the_list_in_jupyterlab_links_every_chapter():
+    links = re.findall(r"\]\((.*?)\.ipynb\)", lab_index.index(BOOK))
+    assert links == BOOK.names
