@@ -4,13 +4,13 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test browser colab oldest lab execute bench clean
+.PHONY: help book test browser zip pdf site fill colab oldest lab execute bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
 
 book: $(INSTALLED)  ## build the rendered book in book/_build/html (offline; warnings are errors)
-	$(VENV)/bin/jupyter-book build book -W -n --keep-going
+	$(VENV)/bin/jupyter-book build book --all -W -n --keep-going
 	@echo "open book/_build/html/index.html"
 
 test: book  ## run every test, and every chapter in smoke mode
@@ -22,6 +22,18 @@ test: book  ## run every test, and every chapter in smoke mode
 
 browser: $(INSTALLED)  ## install what the checks of the built pages need: Chromium, an HTML checker
 	$(PYTHON) tools/chromium.py --install
+
+zip: book  ## pack all notebooks into book/_build/html/downloads
+	$(PYTHON) tools/publish.py zip
+
+pdf: book  ## print every chapter into book/_build/html/downloads (needs Chromium; one: CHAPTER=...)
+	$(PYTHON) tools/pdf.py $(CHAPTER)
+
+site: export DUALITY_DOWNLOADS := 1
+site: zip pdf  ## the book with these downloads linked, as it is published
+
+fill: $(INSTALLED)  ## write DUALITY_REPOSITORY into the setup cells (only on what is to be published)
+	$(PYTHON) tools/publish.py fill
 
 colab: $(INSTALLED)  ## run every chapter as Colab would (needs Python 3.12 and 8 GB; one: CHAPTER=...)
 	$(PYTHON) tools/elsewhere.py colab $(CHAPTER)

@@ -1,7 +1,7 @@
 """Prepare JupyterLab: write book/chapters/index.md, the list of chapters on which it opens.
 
-A setting of this environment alone shows Markdown rendered, and asks no news server. Neither file is
-in git.
+A setting of this environment alone shows Markdown rendered, and asks no news server. Neither file
+is in git.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from notebooks import Book, NotebookError, add_root_option, load, save, tags
 
 BRANCH = "published"  # the extension's launch buttons open the same branch
 ARCHIVE = "duality-notebooks.zip"
-_SOURCE = re.compile(r'^SOURCE = "".*$', re.MULTILINE)
+_SOURCE = re.compile(r'^SOURCE = ".*$', re.MULTILINE)
 
 
 def repository() -> str:
