@@ -2,9 +2,11 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+NEWEST := .venv-newest
+EXTRAS := robotics,llm,book,dev
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test browser zip pdf site fill colab oldest lab execute bench clean
+.PHONY: help book test browser zip pdf site fill wheel colab oldest lean newest lab execute bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -35,11 +37,24 @@ site: zip pdf  ## the book with these downloads linked, as it is published
 fill: $(INSTALLED)  ## write DUALITY_REPOSITORY into the setup cells (only on what is to be published)
 	$(PYTHON) tools/publish.py fill
 
+wheel: $(INSTALLED)  ## build the package's wheel in dist
+	rm -rf build dist
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 colab: $(INSTALLED)  ## run every chapter as Colab would (needs Python 3.12 and 8 GB; one: CHAPTER=...)
 	$(PYTHON) tools/elsewhere.py colab $(CHAPTER)
 
 oldest: $(INSTALLED)  ## run chapters and tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) tools/elsewhere.py oldest $(CHAPTER)
+
+lean: $(INSTALLED)  ## run chapters and tests without the optional extras
+	$(PYTHON) tools/elsewhere.py lean $(CHAPTER)
+
+newest:  ## run the tests, and chapters in lecture mode with other seeds, with the newest of everything
+	python3 -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade -e '.[$(EXTRAS)]'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist worksteal --ignore=tests/browser tests
+	DUALITY_SEED=$${DUALITY_SEED:-1} $(NEWEST)/bin/python tools/execute.py --force $(CHAPTER)
 
 lab: $(INSTALLED)  ## open the chapters in JupyterLab, on their list
 	$(PYTHON) tools/lab_index.py
@@ -58,5 +73,5 @@ clean:  ## remove the built book, caches and scratch outputs
 $(INSTALLED): pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed; python3 here is " + sys.version.split()[0])'
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[robotics,llm,book,dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@

@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -21,6 +22,10 @@ from tutorial_utils.language import (
     LanguageModel,
     LanguageModelError,
     Usage,
+)
+
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("openai", "transformers"))), reason="needs the extra 'llm'"
 )
 
 SECRET = "sk-test-5e1f0c0ffee"

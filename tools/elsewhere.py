@@ -2,6 +2,7 @@
 
     python tools/elsewhere.py colab [CHAPTER ...]     as Colab would
     python tools/elsewhere.py oldest [CHAPTER ...]    with the oldest versions of pyproject.toml
+    python tools/elsewhere.py lean [CHAPTER ...]      without optional extras
 
 `colab` first lets pip resolve the package's requirements against what Colab has installed, which
 must change none of it. Then it runs every chapter in an empty folder that holds nothing but the
@@ -9,8 +10,9 @@ notebook, in a fresh environment with Colab's packages, in which the chapter's o
 installs the package, and compares what is installed before and after: additions only. Colab's
 Python comes from COLAB_PYTHON (default: python3.12).
 
-`oldest` installs every lower bound of pyproject.toml exactly and runs the chapters and the tests of
-the package. TORCH=VERSION installs another torch, where the oldest one is not to be had.
+`oldest` installs every lower bound of pyproject.toml exactly, `lean` what constraints.txt pins;
+both run the chapters and the tests of the package. TORCH=VERSION gives `oldest` another torch,
+where the oldest one is not to be had.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from worker import ThisPython
 
 COLAB = Path(__file__).parent / "colab"
 RUN_IN = "early_2026"  # of the lists in COLAB; all of them are resolved against
-EXTRAS = ("robotics", "llm", "dev")
+OF_THE_REPOSITORY = ("test_publish", "test_repository", "test_tools")
 NO_VERSION_CHECK = "--disable-pip-version-check"
 
 
@@ -182,16 +184,16 @@ def colab(book: Book, names: list[str]) -> list[str]:
     return failed
 
 
-def oldest(book: Book, names: list[str]) -> list[str]:
-    """Run with every lower bound; returns what failed."""
+def requirements(book: Book, *extras: str) -> list[str]:
+    """What pyproject.toml asks for, with these extras."""
     project = tomllib.loads((book.root / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [line for extra in EXTRAS for line in extras[extra]]
-    pins = [re.sub(">=([^,]+).*", r"==\1", line) for line in wanted]
-    if torch := os.environ.get("TORCH"):
-        pins = [f"torch=={torch}" if pin.startswith("torch==") else pin for pin in pins]
-    base = cached_environment(book.scratch, sys.executable, [*pins, "ipykernel"])
-    environment = fresh_copy(base, book.scratch / "oldest")
+    optional = project["optional-dependencies"]
+    return project["dependencies"] + [line for extra in extras for line in optional[extra]]
+
+
+def run_all(book: Book, names: list[str], base: Environment, folder: Path) -> list[str]:
+    """Run chapters and tests with the package's wheel; returns what failed."""
+    environment = fresh_copy(base, folder)
     environment.pip("install", "--quiet", "--no-deps", str(build_wheel(book)))
     failed = []
     for name in names:
@@ -199,23 +201,46 @@ def oldest(book: Book, names: list[str]) -> list[str]:
         failed += [name] if problem else []
         print(f"{name}: {problem or 'runs'}", flush=True)
     paths = sorted((book.root / "tests").glob("test_*.py"))
-    tests = [str(path) for path in paths if path.stem not in ("test_repository", "test_tools")]
+    tests = [str(path) for path in paths if path.stem not in OF_THE_REPOSITORY]
     command = [environment.python, "-m", "pytest", "-n", "2", "-q", *tests]
-    if subprocess.run(command, cwd=book.root, check=False).returncode:
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if subprocess.run(command, cwd=book.root, env=variables, check=False).returncode:
         failed.append("tests")
     return failed
 
 
+def oldest(book: Book, names: list[str]) -> list[str]:
+    """Run with every lower bound; returns what failed."""
+    wanted = requirements(book, "robotics", "llm", "dev")
+    pins = [re.sub(">=([^,]+).*", r"==\1", line) for line in wanted]
+    if torch := os.environ.get("TORCH"):
+        pins = [f"torch=={torch}" if pin.startswith("torch==") else pin for pin in pins]
+    base = cached_environment(book.scratch, sys.executable, [*pins, "ipykernel"])
+    return run_all(book, names, base, book.scratch / "oldest")
+
+
+def lean(book: Book, names: list[str]) -> list[str]:
+    """Run without optional extras; returns what failed."""
+    wanted = ["--constraint", str(book.root / "constraints.txt")]
+    wanted += [*requirements(book, "dev"), "ipykernel"]
+    base = cached_environment(book.scratch, sys.executable, wanted)
+    return run_all(book, names, base, book.scratch / "lean")
+
+
+PLACES = {"colab": colab, "oldest": oldest, "lean": lean}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the chapters in another environment.")
-    parser.add_argument("where", choices=["colab", "oldest"])
+    parser.add_argument("where", choices=PLACES)
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all chapters")
     add_root_option(parser)
     options = parser.parse_args(arguments)
     book = Book(options.root)
-    run = colab if options.where == "colab" else oldest
     try:
-        failed = run(book, [book.resolve(name) for name in options.chapters] or book.names)
+        failed = PLACES[options.where](
+            book, [book.resolve(name) for name in options.chapters] or book.names
+        )
     except NotebookError as error:
         print(error)
         return 1
