@@ -2,30 +2,68 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+NEWEST := .venv-newest
+EXTRAS := robotics,llm,book,dev
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test lab execute bench clean
+.PHONY: help book test browser zip pdf site fill wheel colab oldest lean newest lab execute bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
 
 book: $(INSTALLED)  ## build the rendered book in book/_build/html (offline; warnings are errors)
-	$(VENV)/bin/jupyter-book build book -W -n --keep-going
+	$(VENV)/bin/jupyter-book build book --all -W -n --keep-going
 	@echo "open book/_build/html/index.html"
 
-test: $(INSTALLED)  ## run every test, and every chapter in smoke mode
+test: book  ## run every test, and every chapter in smoke mode
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PYTHON) tools/check_notebooks.py
-	$(PYTHON) -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=120 tests book/chapters
+	$(PYTHON) -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=120 --ignore=tests/browser tests book/chapters
+	$(PYTHON) -m pytest -n 2 --dist worksteal tests/browser
 
-lab: $(INSTALLED)  ## open the chapters in JupyterLab
-	$(VENV)/bin/jupyter lab book/chapters
+browser: $(INSTALLED)  ## install what the checks of the built pages need: Chromium, an HTML checker
+	$(PYTHON) tools/chromium.py --install
+
+zip: book  ## pack all notebooks into book/_build/html/downloads
+	$(PYTHON) tools/publish.py zip
+
+pdf: book  ## print every chapter into book/_build/html/downloads (needs Chromium; one: CHAPTER=...)
+	$(PYTHON) tools/pdf.py $(CHAPTER)
+
+site: export DUALITY_DOWNLOADS := 1
+site: zip pdf  ## the book with these downloads linked, as it is published
+
+fill: $(INSTALLED)  ## write DUALITY_REPOSITORY into the setup cells (only on what is to be published)
+	$(PYTHON) tools/publish.py fill
+
+wheel: $(INSTALLED)  ## build the package's wheel in dist
+	rm -rf build dist
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+colab: $(INSTALLED)  ## run every chapter as Colab would (needs Python 3.12 and 8 GB; one: CHAPTER=...)
+	$(PYTHON) tools/elsewhere.py colab $(CHAPTER)
+
+oldest: $(INSTALLED)  ## run chapters and tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) tools/elsewhere.py oldest $(CHAPTER)
+
+lean: $(INSTALLED)  ## run chapters and tests without the optional extras
+	$(PYTHON) tools/elsewhere.py lean $(CHAPTER)
+
+newest:  ## run the tests, and chapters in lecture mode with other seeds, with the newest of everything
+	python3 -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade -e '.[$(EXTRAS)]'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist worksteal --ignore=tests/browser tests
+	DUALITY_SEED=$${DUALITY_SEED:-1} $(NEWEST)/bin/python tools/execute.py --force $(CHAPTER)
+
+lab: $(INSTALLED)  ## open the chapters in JupyterLab, on their list
+	$(PYTHON) tools/lab_index.py
+	$(VENV)/bin/jupyter lab book/chapters --LabApp.default_url=/lab/tree/index.md
 
 execute: $(INSTALLED)  ## run stale chapters and store their outputs (one: CHAPTER=foundations/the_lab)
 	$(PYTHON) tools/execute.py $(CHAPTER)
 
-bench: $(INSTALLED)  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
+bench: book  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/run.py
 
 clean:  ## remove the built book, caches and scratch outputs
@@ -35,5 +73,5 @@ clean:  ## remove the built book, caches and scratch outputs
 $(INSTALLED): pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed; python3 here is " + sys.version.split()[0])'
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[robotics,llm,book,dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@

@@ -98,3 +98,26 @@ def test_readme_opens_with_the_two_commands():
     assert text.index("make book") < text.index("make test") < text.index("\n## ")
     picture = re.search(r"!\[[^\]]+\]\(([^)]+)\)", text)[1]
     assert (ROOT / picture).is_file()
+
+
+def test_workflows_call_targets_that_exist_with_few_permissions():
+    targets = set(re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())[1].split())
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        text = path.read_text()
+        workflow = yaml.safe_load(text)
+        assert workflow["permissions"] == {"contents": "read"}, path.name  # jobs ask for more
+        assert workflow["concurrency"], path.name
+        assert all(re.fullmatch(r"actions/[\w-]+@v\d+", uses) for uses in used(workflow, "uses"))
+        called = {word for run in used(workflow, "run") for word in make_targets(run)}
+        called |= set(re.findall(r"target: (\w+)", text))
+        assert called <= targets, path.name
+
+
+def used(workflow: dict, key: str) -> list[str]:
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    return [step[key] for step in steps if key in step]
+
+
+def make_targets(run: str) -> list[str]:
+    words = run.split()
+    return words[1:] if words[0] == "make" and "${{" not in words else []

@@ -54,6 +54,10 @@ class Book:
         return self.root / "book" / "references.bib"
 
     @property
+    def site(self) -> Path:
+        return self.root / "book" / "_build" / "html"
+
+    @property
     def scratch(self) -> Path:
         return self.root / ".execute"
 

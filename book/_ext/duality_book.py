@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from docutils import nodes
 from duality_data import Book, BookDirective, Chapter
@@ -29,17 +30,21 @@ EXTENSIONS = (
 
 
 def set_repository_buttons(app: Sphinx, config: Config) -> None:
-    """Show the repository and Colab buttons when DUALITY_REPOSITORY holds the address."""
+    """Show the repository and launch buttons when DUALITY_REPOSITORY holds the address."""
     address = os.environ.get("DUALITY_REPOSITORY", "").strip().removesuffix("/")
     if not address:
         return
     options = config.html_theme_options
     options["repository_url"] = address.removesuffix(".git")
-    options["repository_branch"] = "main"
+    # The branch on which the publishing workflow has filled in the setup cells (tools/publish.py).
+    options["repository_branch"] = "published"
     options["path_to_docs"] = "book"
     options["use_repository_button"] = True
     options["use_issues_button"] = True
-    options["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+    launch = {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"}
+    if urlsplit(address).hostname == "github.com":  # Colab opens notebooks from nowhere else
+        launch["colab_url"] = "https://colab.research.google.com"
+    options["launch_buttons"] = launch
 
 
 def set_mathjax_path(app: Sphinx, config: Config) -> None:

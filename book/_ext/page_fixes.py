@@ -1,0 +1,59 @@
+"""Corrections of what the theme and other extensions write: valid, accessible, light pages."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
+# A browser does not let a page read its neighbours from a folder, which a summary of a search
+# result would need: there, results come without, instead of with an error each.
+NO_SUMMARY_OFFLINE = (
+    'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
+)
+
+
+def open_folded_cell(translator: HTML5Translator, node: HideCodeCellNode) -> None:
+    """Write what MyST-NB writes, with a heading that is valid and that a screen reader reads.
+
+    Paragraphs are not allowed in a summary, and its label hid what the summary says.
+    """
+    show, hide = (escape(node[f"prompt_{what}"]) for what in ("show", "hide"))
+    translator.body.append(
+        f'<details class="admonition hide {" ".join(node["classes"])}">\n'
+        f'<summary><span class="collapsed">{show}</span>'
+        f'<span class="expanded">{hide}</span></summary>\n'
+    )
+
+
+def close_folded_cell(translator: HTML5Translator, node: HideCodeCellNode) -> None:
+    translator.body.append("</details>\n")
+
+
+def name_citations(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Make citations items of the list in which docutils puts them."""
+    if "body" in context:
+        context["body"] = context["body"].replace(' role="doc-biblioentry"', ' role="listitem"')
+
+
+def drop_icon_script(app: Sphinx, exception: Exception | None) -> None:
+    """Empty the theme's 1.5 MB of icons as a script: it loads the same icons as a font as well."""
+    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
+    if exception is None and script.is_file():
+        script.write_text("// The icons come from the font.\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.setup_extension("myst_nb")
+    app.add_node(HideCodeCellNode, override=True, html=(open_folded_cell, close_folded_cell))
+    app.add_js_file(None, body=NO_SUMMARY_OFFLINE)
+    app.connect("html-page-context", name_citations)
+    app.connect("build-finished", drop_icon_script)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
