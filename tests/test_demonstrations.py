@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from minari.namespace import list_local_namespaces
 from minari.storage import get_dataset_path
 
 from tutorial_utils import demonstrations, run_mode
@@ -237,6 +238,23 @@ def test_neighbours_are_left_alone():
     write_dataset(ID, "PickPlace", EXPERT, 4)
     assert len(load_dataset(f"{ID}/inner-v1")) == 3
     assert len(load_dataset(ID)) == 4
+
+
+def test_a_second_writer_sees_no_draft(monkeypatch):
+    root, create = get_dataset_path(), minari.create_dataset_from_buffers
+
+    def meanwhile(*args, **kwargs):
+        made = create(*args, **kwargs)
+        with monkeypatch.context() as other:  # what another process sees at this moment
+            other.setenv("MINARI_DATASETS_PATH", str(root))
+            seen.append((minari.list_local_datasets(), list_local_namespaces()))
+        return made
+
+    seen: list = []
+    monkeypatch.setattr(minari, "create_dataset_from_buffers", meanwhile)
+    write_dataset(ID, "PickPlace", EXPERT, 2)
+    assert seen == [({}, [])]
+    assert list(minari.list_local_datasets()) == [ID]
 
 
 # Errors

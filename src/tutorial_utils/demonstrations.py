@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import minari
 import torch
@@ -105,23 +107,25 @@ def write_dataset(
         "seed": run_mode.seeds(1)[0] if seed is None else int(seed),
         "env_options": {key: str(value) for key, value in env_options.items()},
     }
-    env, draft = TabletopVectorEnv(task, 1, **env_options), f"draft{os.getpid()}"
-    try:
-        with warnings.catch_warnings(action="ignore"):  # Minari asks for an e-mail and a link
-            dataset = minari.create_dataset_from_buffers(
-                f"{draft}/{dataset_id}",
-                buffers,
-                observation_space=env.single_observation_space,
-                action_space=env.single_action_space,
-                algorithm_name=facts["expert"],
-                author="The Duality book authors",
-                description=description or f"{task.name}: {task.summary}.",
-                jpeg_encoding=False,  # what was seen, to the bit
-            )
+    env = TabletopVectorEnv(task, 1, **env_options)
+    with (
+        # Minari looks into every folder beside the one it writes: another writer's must be hidden.
+        tempfile.TemporaryDirectory(prefix=".draft", dir=get_dataset_path()) as draft,
+        mock.patch.dict(os.environ, MINARI_DATASETS_PATH=draft),
+        warnings.catch_warnings(action="ignore"),  # Minari asks for an e-mail and a link
+    ):
+        dataset = minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            observation_space=env.single_observation_space,
+            action_space=env.single_action_space,
+            algorithm_name=facts["expert"],
+            author="The Duality book authors",
+            description=description or f"{task.name}: {task.summary}.",
+            jpeg_encoding=False,  # what was seen, to the bit
+        )
         dataset.storage.update_metadata(facts)
-        _replace(data, dataset.storage.data_path, dataset_id)
-    finally:
-        shutil.rmtree(get_dataset_path(draft), ignore_errors=True)
+        _replace(data, dataset.storage.data_path)
     return load_dataset(dataset_id, download=False)
 
 
@@ -131,10 +135,8 @@ def _name(policy: Policy) -> str:
     return type(policy).__name__ if "\n" in text or " at 0x" in text else text
 
 
-def _replace(data: Path, draft: Path, dataset_id: str) -> None:
-    """Put the complete dataset in `draft` in the place of `data`, file by file, under its name."""
-    facts = draft / "metadata.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"dataset_id": dataset_id}))
+def _replace(data: Path, draft: Path) -> None:
+    """Put the complete dataset in `draft` in the place of `data`, file by file."""
     data.mkdir(parents=True, exist_ok=True)
     for file in draft.iterdir():
         file.replace(data / file.name)
@@ -197,10 +199,11 @@ def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def transitions(dataset: minari.MinariDataset, part: str = "state") -> dict[str, Tensor]:
+def transitions(dataset: Iterable[minari.EpisodeData], part: str = "state") -> dict[str, Tensor]:
     """All steps of all episodes, one after the other.
 
     Args:
+        dataset: one of Minari, or some of its episodes.
         part: of observations that are dicts; published sets often call it "observation".
 
     Returns:
@@ -220,7 +223,7 @@ def transitions(dataset: minari.MinariDataset, part: str = "state") -> dict[str,
 
 
 def chunks(
-    dataset: minari.MinariDataset, length: int, gamma: float = 1.0, part: str = "state"
+    dataset: Iterable[minari.EpisodeData], length: int, gamma: float = 1.0, part: str = "state"
 ) -> dict[str, Tensor]:
     """Every step of every episode with the `length` actions from there on.
 

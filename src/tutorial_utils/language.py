@@ -6,6 +6,7 @@ Both propose texts, score options, count what they use, and keep answers for the
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -142,16 +143,16 @@ def _load(model: str | Path, device: str) -> tuple[Any, Any, str]:
     """Tokenizer, model, and what tells it from any other under the same name."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        from transformers.utils import logging as bars
     except ImportError:
         raise LanguageModelError(_EXTRA.format("transformers")) from None
     folder = Path(model).expanduser()
     where = folder.resolve() if folder.is_dir() else str(model)
     options = {"trust_remote_code": False, "local_files_only": isinstance(model, Path)}
-    is_loud = logging.is_progress_bar_enabled()
+    is_loud = bars.is_progress_bar_enabled()
     try:
         if folder.is_dir():  # a download keeps its progress bar
-            logging.disable_progress_bar()
+            bars.disable_progress_bar()
         with torch.random.fork_rng():  # the weights are drawn before they are read
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
             network = AutoModelForCausalLM.from_pretrained(where, **options)
@@ -162,7 +163,7 @@ def _load(model: str | Path, device: str) -> tuple[Any, Any, str]:
         ) from None
     finally:
         if is_loud:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
     state = getattr(network.config, "_commit_hash", None)
     if folder.is_dir():
         state = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
@@ -210,6 +211,8 @@ class Endpoint(Backend):
             from openai import OpenAI
         except ImportError:
             raise LanguageModelError(_EXTRA.format("openai")) from None
+        # Some versions tell the prompt to their debug log.
+        logging.getLogger("openai._base_client").setLevel(logging.INFO)
         tries = positive_int(retries, "retries", least=0)
         self._client = OpenAI(
             api_key=secret or "none", base_url=url, timeout=timeout, max_retries=tries

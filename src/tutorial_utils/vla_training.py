@@ -43,12 +43,13 @@ class Examples:
     task: Tensor  # [N], number of the dataset that it comes from
 
 
-def examples(policy: VLA, datasets: Iterable[minari.MinariDataset]) -> Examples:
+def examples(policy: VLA, datasets: Iterable[Iterable[minari.EpisodeData]]) -> Examples:
     """All chunks of datasets that were recorded with `obs="all"`, as the policy's tokens."""
     parts = []
     for i, dataset in enumerate(datasets):
-        data = chunks(dataset, policy.length, part="image")
-        told = [e.observations["instruction"][0] for e in dataset for _ in range(len(e))]
+        episodes = list(dataset)  # reading takes longer than the rest
+        data = chunks(episodes, policy.length, part="image")
+        told = [e.observations["instruction"][0] for e in episodes for _ in range(len(e))]
         tokens, words = policy.tokens(data["chunk"]), policy.vocabulary.encode(told)
         parts.append((data["obs"], words, tokens, torch.full((len(words),), i)))
     if not parts:

@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, the smallest mode, no window, its own data folder."""
+"""What tests and chapters under pytest run under: one thread, smoke mode, no window, own data."""
 
 from __future__ import annotations
 
