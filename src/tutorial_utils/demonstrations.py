@@ -100,13 +100,7 @@ def write_dataset(
     """
     data, task = _folder(dataset_id), get_task(task)
     buffers = collect(expert, task, episodes, seed, **env_options)
-    facts = {
-        "task": task.name,
-        "expert": _name(expert),
-        "expert_success": sum(bool(b.infos["success"][-1]) for b in buffers) / len(buffers),
-        "seed": run_mode.seeds(1)[0] if seed is None else int(seed),
-        "env_options": {key: str(value) for key, value in env_options.items()},
-    }
+    facts = _facts(task, expert, buffers, seed, env_options)
     env = TabletopVectorEnv(task, 1, **env_options)
     with (
         # Minari looks into every folder beside the one it writes: another writer's must be hidden.
@@ -127,6 +121,19 @@ def write_dataset(
         dataset.storage.update_metadata(facts)
         _replace(data, dataset.storage.data_path)
     return load_dataset(dataset_id, download=False)
+
+
+def _facts(
+    task: Task, expert: Policy, buffers: list[EpisodeBuffer], seed: int | None, options: dict
+) -> dict[str, Any]:
+    """What a dataset's metadata tell beside what Minari writes."""
+    return {
+        "task": task.name,
+        "expert": _name(expert),
+        "expert_success": sum(bool(b.infos["success"][-1]) for b in buffers) / len(buffers),
+        "seed": run_mode.seeds(1)[0] if seed is None else int(seed),
+        "env_options": {key: str(value) for key, value in options.items()},
+    }
 
 
 def _name(policy: Policy) -> str:

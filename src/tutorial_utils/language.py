@@ -211,8 +211,7 @@ class Endpoint(Backend):
             from openai import OpenAI
         except ImportError:
             raise LanguageModelError(_EXTRA.format("openai")) from None
-        # Some versions tell the prompt to their debug log.
-        logging.getLogger("openai._base_client").setLevel(logging.INFO)
+        logging.getLogger("openai._base_client").setLevel(logging.INFO)  # DEBUG tells prompts
         tries = positive_int(retries, "retries", least=0)
         self._client = OpenAI(
             api_key=secret or "none", base_url=url, timeout=timeout, max_retries=tries
