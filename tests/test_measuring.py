@@ -504,6 +504,7 @@ def test_table_reads_as_text_html_and_markdown():
     assert lines[2].endswith("300,000")
     assert "&lt;b&gt;" in shown._repr_html_()
     assert "text-align: right" in shown._repr_html_()
+    assert shown._repr_html_().count("<th ") == 2  # the empty corner heads nothing
     assert "a\\|<b>" in shown._repr_markdown_()
     assert repr(plotting.table([{"": name, **row} for name, row in rows.items()])) == repr(shown)
 

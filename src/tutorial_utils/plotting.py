@@ -237,10 +237,11 @@ class Table:
         sides = ["right; white-space: nowrap" if right else "left" for right in self._right]
 
         def line(cells: Sequence[str], tag: str) -> str:
-            pairs = zip(cells, sides, strict=True)
-            return "".join(
-                f'<{tag} style="text-align: {side}">{html.escape(c)}</{tag}>' for c, side in pairs
-            )
+            out = ""
+            for cell, side in zip(cells, sides, strict=True):
+                name = tag if cell else "td"  # the corner above row names heads nothing
+                out += f'<{name} style="text-align: {side}">{html.escape(cell)}</{name}>'
+            return out
 
         body = "\n".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self.cells)
         head = f"<thead><tr>{line(self.heads, 'th')}</tr></thead>"

@@ -54,10 +54,10 @@ class RLConfig:
     temperature: float = 1.0
     clip: float = 0.2
     clip_high: float = 0.28
-    learning_rate: float = 1.4e-3  # decays linearly to 0
+    learning_rate: float = 1e-3  # decays linearly to 0
     critic_rate: float = 1e-3
-    epochs: int = 2
-    batch: int = 128
+    epochs: int = 1
+    batch: int = 64
     max_grad_norm: float = 1.0
     gamma: float = 1.0
     lam: float = 0.95
