@@ -82,7 +82,7 @@ DEFAULT = RLConfig()
 class Episodes:
     """N episodes of one policy, T decisions each at most."""
 
-    image: Tensor  # uint8 [N, T, S, S, 3], what each decision saw
+    image: Tensor  # uint8 [N, T, S, S, 3], what each decision saw, 0 after the end
     words: Tensor  # [N, L]
     tokens: Tensor  # [N, T, 3 H]
     log_prob: Tensor  # [N, T, 3 H], when they were drawn
@@ -117,6 +117,7 @@ def collect(
     """Play a new episode with every robot of `env`, which observes "all"."""
     n, device = env.num_envs, env.device
     obs, rows, steps = env.reset()[0], [], 0
+    image = obs["image"]  # of the robots that need a decision
     words = policy.vocabulary.encode(obs["instruction"]).to(device)
     running = torch.ones(n, dtype=torch.bool, device=device)
     success = torch.zeros_like(running)
@@ -126,16 +127,18 @@ def collect(
         live = running.nonzero()[:, 0]  # only these need a decision
         if not len(live):
             break
-        context = policy.context(obs["image"][live][None], words[live][None])
+        context = policy.context(image[None], words[live][None])
         drawn = policy.decoder.draw(context, uniform[live][None], temperature)
         tokens[live], log_prob[live] = drawn[0], policy.log_prob(context, drawn, temperature)[0]
-        rows.append((obs["image"], tokens, log_prob, running))
+        frames = image.new_zeros(n, *image.shape[1:])
+        frames[live] = image
+        rows.append((frames, tokens, log_prob, running))
         for action in policy.actions(tokens).unbind(1)[: env.task.horizon - start]:
             _, terminated, truncated, info = env.advance(action)
             steps += running.sum()
             success = success | running & info["success"]
             running = running & ~(terminated | truncated)
-        obs = env.observe()
+        image = env.observe(running.nonzero()[:, 0])["image"]
     image, tokens, log_prob, active = (torch.stack(x, 1) for x in zip(*rows, strict=True))
     return Episodes(image, words, tokens, log_prob, active, success, int(steps))
 
