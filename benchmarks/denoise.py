@@ -17,8 +17,9 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from tutorial_utils import diffusion, dppo
-from tutorial_utils.chains import DiffusionPolicy
+from tutorial_utils.learning import dppo
+from tutorial_utils.models import diffusion
+from tutorial_utils.models.chains import DiffusionPolicy
 
 SEEDS, LEVELS, SIZE, CONDITION, BATCH = 5, 10, 8, 7, 128
 EPISODES, SECONDS = 2_000, 120  # of each seed of DPPO, and the target

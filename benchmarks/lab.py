@@ -12,8 +12,7 @@ import gymnasium
 import torch
 from common import Row, rates
 
-from tutorial_utils.tabletop import TASKS, TabletopVectorEnv
-from tutorial_utils.tabletop.render import render
+from tutorial_utils.tabletop import TASKS, TabletopVectorEnv, render
 
 BATCH = 4096
 TARGETS = {"PickPlace": (2e6, 250), "Reach": (2e6, 250)}  # robot-steps/s, times the peer

@@ -22,7 +22,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from tutorial_utils.ppo import PPOConfig, Rollout, train
+from tutorial_utils.learning.ppo import PPOConfig, Rollout, train
 from tutorial_utils.tabletop import TabletopEnv, TabletopVectorEnv, get_task
 
 TASK, SEEDS, CONFIG = "PickPlace", 5, PPOConfig()

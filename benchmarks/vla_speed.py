@@ -7,9 +7,9 @@ import time
 import torch
 from common import Row
 
-from tutorial_utils import vla, vla_rl, vla_training
-from tutorial_utils.tabletop import TASKS
-from tutorial_utils.tabletop.tasks import COLORS
+from tutorial_utils.learning import vla_rl
+from tutorial_utils.models import vla, vla_training
+from tutorial_utils.tabletop import COLORS, TASKS
 
 TASK, CAMERA = "AroundObstacle", 32
 STEPS, SECONDS = 750, 60  # supervised steps of a policy, and the target

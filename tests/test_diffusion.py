@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tutorial_utils import diffusion as df
+from tutorial_utils.models import diffusion as df
 
 NONE = torch.zeros(1, 1, 0)  # a condition that says nothing, to be expanded
 

@@ -8,13 +8,11 @@ import torch
 from helpers import one_line
 from torch.distributions import Normal
 
-from tutorial_utils import diffusion as df
-from tutorial_utils import dppo
-from tutorial_utils.chains import DiffusionPolicy, GaussianPolicy
-from tutorial_utils.ppo import gae
-from tutorial_utils.tabletop import Shift
-from tutorial_utils.tabletop.streams import robot_keys
-from tutorial_utils.tabletop.vector_env import TabletopVectorEnv
+from tutorial_utils.learning import dppo
+from tutorial_utils.learning.ppo import gae
+from tutorial_utils.models import diffusion as df
+from tutorial_utils.models.chains import DiffusionPolicy, GaussianPolicy
+from tutorial_utils.tabletop import Shift, TabletopVectorEnv, robot_keys
 
 TASK, LEVELS, LENGTH, SEEDS = "AroundObstacle", 5, 4, [3, 4]
 SMALL = dppo.DPPOConfig(robots=6, minibatches=4, batch=50)

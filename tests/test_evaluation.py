@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tutorial_utils import run_mode
-from tutorial_utils.evaluation import evaluate
-from tutorial_utils.intervals import bootstrap
-from tutorial_utils.policies import ActorCritic, Chunks, with_open_fingers
-from tutorial_utils.tabletop import Shift, TabletopVectorEnv, get_task
-from tutorial_utils.tabletop.experts import Expert
+from tutorial_utils.evidence import bootstrap, evaluate, run_mode
+from tutorial_utils.models import ActorCritic
+from tutorial_utils.tabletop import Chunks, Expert, Shift, TabletopVectorEnv, get_task
+from tutorial_utils.tabletop.acting import with_open_fingers
 
 FIELDS = ("success", "returns", "cost", "steps")
 

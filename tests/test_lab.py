@@ -20,18 +20,20 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from tutorial_utils.tabletop import (
     COLORS,
     TASKS,
+    Expert,
     Shift,
     TabletopEnv,
     TabletopVectorEnv,
     World,
     get_task,
+    instructions,
+    potential,
+    render,
+    robot_keys,
 )
 from tutorial_utils.tabletop.contact import distance
-from tutorial_utils.tabletop.experts import Expert
-from tutorial_utils.tabletop.language import CHARACTERS, MAX_LENGTH, instructions
-from tutorial_utils.tabletop.render import render
-from tutorial_utils.tabletop.rewards import potential
-from tutorial_utils.tabletop.streams import mix, normal, robot_keys, uniform
+from tutorial_utils.tabletop.sentences import CHARACTERS, MAX_LENGTH
+from tutorial_utils.tabletop.streams import mix, normal, uniform
 from tutorial_utils.tabletop.tasks import (
     CLEARANCE,
     GRASP_RADIUS,

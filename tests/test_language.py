@@ -13,8 +13,8 @@ import pytest
 import torch
 from huggingface_hub import constants as hub
 
-from tutorial_utils import language
-from tutorial_utils.language import (
+from tutorial_utils.language import backends as language
+from tutorial_utils.language.backends import (
     AnswerCache,
     Endpoint,
     HuggingFace,

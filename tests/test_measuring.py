@@ -20,10 +20,20 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy import stats
 
-from tutorial_utils import claims as claims_module
-from tutorial_utils import palette, plotting, provenance, run_mode
-from tutorial_utils.claims import ClaimError, Claims, read_results
-from tutorial_utils.intervals import Interval, band, bootstrap, difference
+from tutorial_utils import figures
+from tutorial_utils.evidence import (
+    ClaimError,
+    Claims,
+    Interval,
+    band,
+    bootstrap,
+    difference,
+    provenance,
+    read_results,
+    run_mode,
+)
+from tutorial_utils.evidence import claims as claims_module
+from tutorial_utils.figures import palette
 
 GOOD = Interval(0.9, 0.85, 0.95)
 BAD = Interval(0.1, 0.05, 0.15)
@@ -412,7 +422,9 @@ def test_provenance_without_git(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="others do not hand the peak on")
 def test_peak_memory_is_not_that_of_the_parent():
     large = bytearray(b"x") * 800_000_000
-    code = "from tutorial_utils import provenance; print(provenance.provenance()['peak_mb'])"
+    code = (
+        "from tutorial_utils.evidence import provenance; print(provenance.provenance()['peak_mb'])"
+    )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert provenance.provenance()["peak_mb"] > len(large) / 1e6
     assert 20 < int(child.stdout) < len(large) / 1e6
@@ -430,22 +442,22 @@ def test_peak_memory_without_a_status_file(monkeypatch, tmp_path):
 
 
 def make_axes():
-    plotting.use_style()
+    figures.use_style()
     return Figure().subplots()
 
 
 def test_an_arm_keeps_its_colour():
-    assert plotting.arm_color("Sparse") == plotting.arm_color(" sparse ") == palette.GREY
-    assert plotting.arm_color("world model") == plotting.arm_color("world_model")
-    assert plotting.arm_color("sabotage") == palette.RED
+    assert figures.arm_color("Sparse") == figures.arm_color(" sparse ") == palette.GREY
+    assert figures.arm_color("world model") == figures.arm_color("world_model")
+    assert figures.arm_color("sabotage") == palette.RED
     # Written down, because Python's own hash differs in each session.
-    assert plotting.arm_color("an unknown arm") == "#56B4E9"
+    assert figures.arm_color("an unknown arm") == "#56B4E9"
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.text(max_size=20))
 def test_every_name_has_a_colour(name):
-    assert re.fullmatch(r"#[0-9A-F]{6}", plotting.arm_color(name))
+    assert re.fullmatch(r"#[0-9A-F]{6}", figures.arm_color(name))
 
 
 def test_curves_draw_means_and_bands():
@@ -453,7 +465,7 @@ def test_curves_draw_means_and_bands():
     x = np.linspace(0, 2e6, 11)
     arms = {name: np.random.default_rng(0).random((5, 11)) for name in ("ppo", "dppo", "sparse")}
     arms["one seed"] = torch.full((1, 11), 0.5)
-    plotting.curves(ax, x, arms, "environment steps", "success rate")
+    figures.curves(ax, x, arms, "environment steps", "success rate")
     assert [line.get_label() for line in ax.lines] == list(arms)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), arms["ppo"].mean(0))
     assert len(ax.collections) == 4
@@ -468,13 +480,13 @@ def test_curves_draw_means_and_bands():
 @pytest.mark.parametrize("arm", [np.zeros(11), np.zeros((5, 10)), [[1.0], [1.0, 2.0]], []])
 def test_bad_curves(arm):
     with pytest.raises(ValueError, match="ppo") as error:
-        plotting.curves(make_axes(), np.arange(11), {"ppo": arm}, "x", "y")
+        figures.curves(make_axes(), np.arange(11), {"ppo": arm}, "x", "y")
     one_line(error)
 
 
 def test_bars_show_interval_and_seeds():
     ax = make_axes()
-    plotting.bars(ax, {"expert": GOOD, "ppo": np.array([0.2, 0.4, 0.6])}, "success rate")
+    figures.bars(ax, {"expert": GOOD, "ppo": np.array([0.2, 0.4, 0.6])}, "success rate")
     assert [patch.get_width() for patch in ax.patches] == pytest.approx([0.9, 0.4])
     assert list(ax.lines[0].get_xdata()) == [0.85, 0.95]
     assert len(ax.collections) == 1
@@ -484,21 +496,21 @@ def test_bars_show_interval_and_seeds():
 
 def test_film_strip():
     frames = np.zeros((5, 8, 8, 3), dtype=np.uint8)
-    figure = plotting.film_strip(frames, columns=3, captions=list("abcde"))
+    figure = figures.film_strip(frames, columns=3, captions=list("abcde"))
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert len(figure.axes) == 6
     assert sum(len(ax.images) for ax in figure.axes) == 5
     for bad in (frames[0], frames.astype(float), frames[:0]):
         with pytest.raises(ValueError, match="uint8") as error:
-            plotting.film_strip(bad)
+            figures.film_strip(bad)
         one_line(error)
     with pytest.raises(ValueError, match="captions"):
-        plotting.film_strip(frames, captions=["a"])
+        figures.film_strip(frames, captions=["a"])
 
 
 def test_table_reads_as_text_html_and_markdown():
     rows = {"ppo": {"success": GOOD, "steps": 300_000}, "a|<b>": {"success": BAD, "steps": 7}}
-    shown = plotting.table(rows)
+    shown = figures.table(rows)
     lines = repr(shown).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2].endswith("300,000")
@@ -506,11 +518,11 @@ def test_table_reads_as_text_html_and_markdown():
     assert "text-align: right" in shown._repr_html_()
     assert shown._repr_html_().count("<th ") == 2  # the empty corner heads nothing
     assert "a\\|<b>" in shown._repr_markdown_()
-    assert repr(plotting.table([{"": name, **row} for name, row in rows.items()])) == repr(shown)
+    assert repr(figures.table([{"": name, **row} for name, row in rows.items()])) == repr(shown)
 
 
 @pytest.mark.parametrize("rows", [[], [{"a": 1}, {"b": 1}]])
 def test_bad_table(rows):
     with pytest.raises(ValueError, match="row") as error:
-        plotting.table(rows)
+        figures.table(rows)
     one_line(error)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers import one_line
 
-from tutorial_utils import diffusion as df
-from tutorial_utils import offline
-from tutorial_utils.chains import DiffusionPolicy
+from tutorial_utils.learning import offline
+from tutorial_utils.models import diffusion as df
+from tutorial_utils.models.chains import DiffusionPolicy
 
 S, D, SEEDS, LEVELS = 3, 2, [3, 4], 5
 OBS = torch.rand(2, 16, S, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -21,7 +21,7 @@ from helpers import one_line
 from PIL import Image
 from pybtex.database import parse_file
 
-from tutorial_utils import palette
+from tutorial_utils.figures import palette
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

@@ -11,9 +11,18 @@ import torch
 from helpers import one_line
 from torch import nn
 
-from tutorial_utils import ppo
-from tutorial_utils.policies import ActorCritic, PatchEncoder
-from tutorial_utils.ppo import PPOConfig, Run, Teacher, clip_gradients, gae, ppo_loss, train
+from tutorial_utils.learning import ppo
+from tutorial_utils.learning.ppo import (
+    PPOConfig,
+    Run,
+    Teacher,
+    clip_gradients,
+    gae,
+    ppo_loss,
+    train,
+)
+from tutorial_utils.models import ActorCritic
+from tutorial_utils.models.actor_critic import PatchEncoder
 from tutorial_utils.tabletop import TabletopVectorEnv, get_task
 
 # Two runs that only differ in the shape of their matrix products round differently, and Adam

@@ -21,7 +21,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tutorial_utils.programs import ProgramError, RewardProgram, compile_reward, extract
+from tutorial_utils.language import ProgramError, compile_reward
+from tutorial_utils.language.programs import RewardProgram, extract
 
 FIELDS = {name: torch.Size([2]) for name in ("gripper", "object", "zone")}
 FIELDS |= {"action": torch.Size([3]), "holding": torch.Size([]), "success": torch.Size([])}

@@ -14,13 +14,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tutorial_utils import palette
-from tutorial_utils.animation import Recording, record, side_by_side
-from tutorial_utils.evaluation import evaluate
-from tutorial_utils.policies import ActorCritic
-from tutorial_utils.tabletop import TASKS, Shift, World
-from tutorial_utils.tabletop import render as drawing
-from tutorial_utils.tabletop.experts import Expert
+from tutorial_utils.evidence import evaluate
+from tutorial_utils.figures import Recording, palette, record, side_by_side
+from tutorial_utils.models import ActorCritic
+from tutorial_utils.tabletop import TASKS, Expert, Shift, World
+from tutorial_utils.tabletop import rendering as drawing
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"

@@ -15,11 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import chdtri
 
-from tutorial_utils import corpus, grammar
-from tutorial_utils.gpt import END, Block, Transformer, fit, log_probs, rotate, sample
-from tutorial_utils.language import LanguageModel
-from tutorial_utils.programs import compile_reward
-from tutorial_utils.small_model import SmallModel, Tokenizer, train
+from tutorial_utils.language import compile_reward, corpus, grammar
+from tutorial_utils.language.backends import LanguageModel
+from tutorial_utils.language.small_model import SmallModel, Tokenizer, train
+from tutorial_utils.models.gpt import END, Block, Transformer, fit, log_probs, rotate, sample
 
 V = 9  # tokens of the tiny network
 PROMPT = [3, 1, 4]

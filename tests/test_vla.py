@@ -6,15 +6,13 @@ import pytest
 import torch
 from helpers import one_line
 
-from tutorial_utils import vla_rl, weights
-from tutorial_utils import vla_training as vt
-from tutorial_utils.demonstrations import chunks, write_dataset
-from tutorial_utils.evaluation import evaluate
-from tutorial_utils.tabletop import TASKS, Shift, TabletopVectorEnv
-from tutorial_utils.tabletop.experts import Expert
-from tutorial_utils.tabletop.streams import robot_keys
-from tutorial_utils.vla import BACKBONE, PAD, UNKNOWN, VLA, Vocabulary
-from tutorial_utils.vla_rl import RLConfig
+from tutorial_utils.evidence import evaluate, weights
+from tutorial_utils.learning import vla_rl
+from tutorial_utils.learning.vla_rl import RLConfig
+from tutorial_utils.models import vla_training as vt
+from tutorial_utils.models.vla import BACKBONE, PAD, UNKNOWN, VLA, Vocabulary
+from tutorial_utils.tabletop import TASKS, Expert, Shift, TabletopVectorEnv, robot_keys
+from tutorial_utils.tabletop.demonstrations import chunks, write_dataset
 
 WORDS = Vocabulary([*vt.captions(), *TASKS["Reach"].instructions])
 

@@ -1,23 +1,44 @@
-"""The lab: one robot for the whole book. See `tasks` for what it can be asked to do."""
+"""The lab: one robot for the whole book, its tasks, experts, pictures, words and demonstrations.
+
+Nothing here learns or judges, and this room imports none of the others. `demonstrations` and
+`streams` are imported by name. See `tasks` for what the robot can be asked to do.
+"""
 
 from __future__ import annotations
 
 import gymnasium
 
+from .acting import Chunks, Policy, act
 from .env import TabletopEnv
-from .tasks import COLORS, TASKS, Shift, Task, get_task
+from .experts import Expert
+from .rendering import render
+from .rewards import potential
+from .sentences import instructions
+from .streams import robot_keys
+from .tasks import COLORS, PLACE_RADIUS, TASKS, Shift, Task, get_task
 from .vector_env import TabletopVectorEnv
 from .world import World
 
 __all__ = [
     "COLORS",
+    "PLACE_RADIUS",
     "TASKS",
+    "Chunks",
+    "Expert",
+    "Policy",
     "Shift",
     "TabletopEnv",
     "TabletopVectorEnv",
     "Task",
     "World",
+    "act",
+    "demonstrations",
     "get_task",
+    "instructions",
+    "potential",
+    "render",
+    "robot_keys",
+    "streams",
 ]
 
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from .render import render
+from .rendering import render
 from .vector_env import TabletopVectorEnv
 
 

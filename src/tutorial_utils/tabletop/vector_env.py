@@ -14,9 +14,9 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from .._validate import one_of, positive_int
-from .language import CHARACTERS, MAX_LENGTH, instructions
-from .render import render
+from .rendering import render
 from .rewards import potential, shaped_reward
+from .sentences import CHARACTERS, MAX_LENGTH, instructions
 from .streams import mix, robot_keys
 from .tasks import Shift, Task, get_task
 from .world import World

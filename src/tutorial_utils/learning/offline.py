@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .chains import DiffusionPolicy
-from .diffusion import Denoiser, normal
-from .policies import ActorCritic
+from ..models.actor_critic import ActorCritic
+from ..models.chains import DiffusionPolicy
+from ..models.diffusion import Denoiser, normal
 
 _TWINS = (2**28, 2**29)  # the two critics start from different weights
 

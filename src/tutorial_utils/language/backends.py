@@ -18,8 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .._validate import positive_int
 from ._answers import AnswerCache, Backend, LanguageModelError, Usage, digest
-from ._validate import positive_int
 
 __all__ = [
     "AnswerCache",

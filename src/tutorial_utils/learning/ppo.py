@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ._validate import one_of, positive_int
+from .._validate import one_of, positive_int
+from ..models.actor_critic import ActorCritic
+from ..tabletop.streams import robot_keys
+from ..tabletop.tasks import Task
+from ..tabletop.vector_env import RewardFn, TabletopVectorEnv, reward_per_arm
 from .history import History
-from .policies import ActorCritic
-from .tabletop import Task
-from .tabletop.streams import robot_keys
-from .tabletop.vector_env import RewardFn, TabletopVectorEnv, reward_per_arm
 
 # Another stream than the initial weights; below 2**32, the part of a seed that torch looks at.
 _NOISE = 2**27

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .._validate import one_of, positive_int
+from ..models.population import PopulationLinear
+from ..models.vla import VLA
+from ..tabletop.streams import robot_keys
+from ..tabletop.tasks import Task
+from ..tabletop.vector_env import TabletopVectorEnv
 from . import ppo
-from ._validate import one_of, positive_int
-from .policies import PopulationLinear
-from .tabletop import Task
-from .tabletop.streams import robot_keys
-from .tabletop.vector_env import TabletopVectorEnv
-from .vla import VLA
 
 # Other streams than the initial weights; below 2**32, the part of a seed that torch looks at.
 _NOISE, _SHUFFLES = 2**28, 2**29

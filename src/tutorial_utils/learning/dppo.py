@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .._validate import positive_int
+from ..models.actor_critic import ActorCritic
+from ..models.chains import ChainPolicy
+from ..tabletop.acting import with_open_fingers
+from ..tabletop.streams import robot_keys
+from ..tabletop.tasks import Task
+from ..tabletop.vector_env import TabletopVectorEnv
 from . import ppo
-from ._validate import positive_int
-from .chains import ChainPolicy
-from .policies import ActorCritic, with_open_fingers
-from .tabletop import Task
-from .tabletop.streams import robot_keys
-from .tabletop.vector_env import TabletopVectorEnv
 
 # Other streams than the initial weights; below 2**32, the part of a seed that torch looks at.
 _NOISE, _SHUFFLES = 2**28, 2**29

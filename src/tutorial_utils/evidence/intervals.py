@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from ._validate import one_of, positive_int
+from .._validate import one_of, positive_int
 
 Statistic = str | Callable[..., Any]
 _STATISTICS: dict[str, Callable[..., Any]] = {

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._validate import positive_int
-from .policies import Chunks, PopulationLinear
+from .._validate import positive_int
+from ..tabletop.acting import Chunks
+from .population import PopulationLinear
 
 PAD, UNKNOWN = 0, 1
 BACKBONE = ("image", "text", "query", "fuse")  # the parts before the decoder

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ._validate import positive_int
-from .policies import PopulationLinear
+from .._validate import positive_int
+from .population import PopulationLinear
 
 with warnings.catch_warnings(action="ignore"):  # of notebooks without widgets
     from diffusers import DDIMScheduler, DDPMScheduler

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ._validate import positive_int
+from .._validate import positive_int
+from ..tabletop.acting import Chunks
 from .diffusion import Denoiser, Scheduler, normal
-from .policies import Chunks
 
 
 class ChainPolicy(nn.Module):

@@ -14,8 +14,8 @@ import torch
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from ._validate import positive_int
-from .gpt import END, Transformer, fit, log_probs, sample
+from .._validate import positive_int
+from ..models.gpt import END, Transformer, fit, log_probs, sample
 
 # Pieces that merges do not cross: a factor of a product, a number, an item of a list, a line end.
 _PIECES = r" \*[^\n]+?(?= \*|\n)|[0-9.]+|[,;+]?[^,;+*:\n0-9]+:?|\n|."

@@ -11,7 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ._validate import one_of, positive_int
+from .._tables import table
+from .._validate import one_of, positive_int
 
 MODES = ("smoke", "lecture", "full")
 # One offset owns 2 * _BLOCK seeds: the first half trains, the second half evaluates. No two offsets
@@ -73,8 +74,6 @@ class Budget:
             raise AttributeError(str(error)) from None
 
     def _table(self) -> Any:
-        from .plotting import table  # here, because it loads matplotlib
-
         return table(
             [
                 {"budget": name.replace("_", " ")}

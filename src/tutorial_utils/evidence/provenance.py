@@ -45,7 +45,7 @@ def _cores() -> int | None:
 
 def _commit() -> str | None:
     """Short hash of the book's own repository, None where the package is not a checkout of it."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():  # else git would climb up to somebody else's repository
         return None
     try:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ._validate import positive_int
-from .demonstrations import chunks
-from .policies import PopulationLinear
-from .tabletop.tasks import COLORS
-from .tabletop.vector_env import TabletopVectorEnv
+from .._validate import positive_int
+from ..tabletop.demonstrations import chunks
+from ..tabletop.tasks import COLORS
+from ..tabletop.vector_env import TabletopVectorEnv
+from .population import PopulationLinear
 from .vla import BACKBONE, PAD, UNKNOWN, VLA
 
 # Other streams than the initial weights; below 2**32, the part of a seed that torch looks at.

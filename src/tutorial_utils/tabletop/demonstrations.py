@@ -22,13 +22,12 @@ from minari.dataset.minari_dataset import parse_dataset_id
 from minari.storage import get_dataset_path
 from torch import Tensor
 
-from . import run_mode
-from ._validate import one_of, positive_int
-from .evaluation import Policy, act
-from .tabletop import Task, get_task
-from .tabletop.language import instructions
-from .tabletop.streams import robot_keys
-from .tabletop.vector_env import TabletopVectorEnv
+from .._validate import one_of, positive_int
+from .acting import Policy, act
+from .sentences import instructions
+from .streams import robot_keys
+from .tasks import Task, get_task
+from .vector_env import TabletopVectorEnv
 
 _PATIENCE = 5.0  # seconds to wait for the server of published datasets
 
@@ -38,15 +37,15 @@ def collect(
     policy: Policy,
     task: str | Task,
     episodes: int,
-    seed: int | None = None,
+    seed: int,
     max_steps: int | None = None,
     **env_options: Any,
 ) -> list[EpisodeBuffer]:
     """Record episodes, all at once; those longer than `max_steps` count as truncated.
 
     Args:
-        policy: as in `evaluation.evaluate`; the members of a population share the episodes.
-        seed: of the episodes; by default the book's first training seed.
+        policy: as in `evidence.evaluate`; the members of a population share the episodes.
+        seed: of the episodes.
         env_options: passed to the environment (obs, size, shift, reward, distractors, device).
 
     Returns:
@@ -56,7 +55,7 @@ def collect(
     task, episodes = get_task(task), positive_int(episodes, "episodes")
     steps = task.horizon if max_steps is None else positive_int(max_steps, "max_steps")
     env, members = TabletopVectorEnv(task, episodes, **env_options), getattr(policy, "members", 1)
-    keys = robot_keys(run_mode.seeds(1)[0] if seed is None else seed, episodes, env.device)
+    keys = robot_keys(seed, episodes, env.device)
     seen, rows, running = [env.reset(seed=keys)[0]], [], torch.ones_like(keys, dtype=torch.bool)
     words = instructions(env.world, torch.arange(episodes, device=env.device))
     while running.any() and len(rows) < steps:
@@ -89,8 +88,8 @@ def write_dataset(
     dataset_id: str,
     task: str | Task,
     expert: Policy,
-    episodes: int = 100,
-    seed: int | None = None,
+    episodes: int,
+    seed: int,
     description: str | None = None,
     **env_options: Any,
 ) -> minari.MinariDataset:
@@ -124,14 +123,14 @@ def write_dataset(
 
 
 def _facts(
-    task: Task, expert: Policy, buffers: list[EpisodeBuffer], seed: int | None, options: dict
+    task: Task, expert: Policy, buffers: list[EpisodeBuffer], seed: int, options: dict
 ) -> dict[str, Any]:
     """What a dataset's metadata tell beside what Minari writes."""
     return {
         "task": task.name,
         "expert": _name(expert),
         "expert_success": sum(bool(b.infos["success"][-1]) for b in buffers) / len(buffers),
-        "seed": run_mode.seeds(1)[0] if seed is None else int(seed),
+        "seed": int(seed),
         "env_options": {key: str(value) for key, value in options.items()},
     }
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,19 +15,31 @@ from IPython.display import Image as Display
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from . import palette
-from ._validate import positive_int
-from .evaluation import Policy, evaluate
-from .plotting import film_strip
-from .policies import ActorCritic
-from .tabletop import TabletopVectorEnv, Task
-from .tabletop.language import instructions
-from .tabletop.render import render
+from .. import _palette as palette
+from .._validate import positive_int
+from ..evidence.evaluation import evaluate
+from ..tabletop.acting import Policy
+from ..tabletop.rendering import render
+from ..tabletop.sentences import instructions
+from ..tabletop.tasks import Task
+from ..tabletop.vector_env import TabletopVectorEnv
+from .plots import film_strip
 
 _COLORS = 64  # of a GIF; the last one is transparent
 _STEP_MS, _HOLD_MS = 100, 1200
 _SMOOTH = 3  # lines and letters are drawn this many times larger, then shrunk
 _FADED = [int(0.93 * level) for level in range(256)]  # the trail, one step later
+
+
+@runtime_checkable
+class Population(Protocol):
+    """P policies in one, of which some can be taken out."""
+
+    members: int
+
+    def select(self, members: slice) -> Policy:
+        """Only these members."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ def record(
     """
     if captions is not None and len(captions) != episodes:
         raise ValueError(f"{episodes} episodes need as many captions, not {len(captions)}.")
-    if isinstance(policy, ActorCritic):
+    if isinstance(policy, Population):
         if not 0 <= member < policy.members:
             raise ValueError(f"member must be from 0 to {policy.members - 1}, not {member!r}.")
         policy = policy.select(slice(member, member + 1))

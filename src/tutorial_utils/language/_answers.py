@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._validate import positive_int
+from .._validate import positive_int
 
 _OWN_FILE = re.compile(r"[0-9a-f]{64}\.(\w+\.tmp|json)")
 

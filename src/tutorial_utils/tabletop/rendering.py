@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from ..palette import BY_NAME, GREY, INK, PAPER, RED, rgb
+from .._palette import BY_NAME, GREY, INK, PAPER, RED, rgb
 from .tasks import BUTTON_RADIUS, COLORS, OBJECT_RADIUS, PLACE_RADIUS, REACH_RADIUS, Box
 from .world import World
 

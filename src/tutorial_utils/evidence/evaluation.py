@@ -10,16 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._validate import positive_int
+from ..tabletop.acting import Policy, act
+from ..tabletop.streams import robot_keys
+from ..tabletop.tasks import Task, get_task
+from ..tabletop.vector_env import TabletopVectorEnv
 from . import run_mode
-from ._validate import positive_int
 from .intervals import Interval, bootstrap
-from .policies import ActorCritic
-from .tabletop import Task, get_task
-from .tabletop.experts import Expert
-from .tabletop.streams import robot_keys
-from .tabletop.vector_env import TabletopVectorEnv
-
-Policy = ActorCritic | Expert | Callable[[Any], Tensor]
 
 
 @dataclass
@@ -89,19 +86,3 @@ def _run(
     if on_step:
         on_step(env, running)
     return success > 0, returns, cost, steps
-
-
-def act(
-    policy: Policy, env: TabletopVectorEnv, members: int, noise: torch.Generator | None = None
-) -> Tensor:
-    """Actions [N, 3] for the robots of `env`; with `noise`, sampled ones of a population."""
-    if isinstance(policy, Expert):
-        return policy(env.world)
-    obs = env.observe()
-    if isinstance(obs, Tensor):
-        obs = obs.view(members, -1, *obs.shape[1:])
-    action = policy(obs)  # [P, E, 3]
-    if noise is not None and isinstance(policy, ActorCritic):
-        draw = torch.randn(action.shape, generator=noise, device=action.device)
-        action = action + policy.log_std.exp() * draw
-    return action.reshape(-1, 3)

@@ -16,7 +16,8 @@ from typing import Any
 
 from IPython.display import display
 
-from ._validate import one_of, positive_int
+from .._tables import table
+from .._validate import one_of, positive_int
 from .intervals import Interval, numbers
 from .provenance import provenance
 from .run_mode import mode, seed_offset
@@ -127,8 +128,6 @@ class Claims:
             raise ClaimError(f"{self.chapter}: {'; '.join(wrong)}.")
 
     def _table(self) -> Any:
-        from .plotting import table  # here, because it loads matplotlib
-
         heads = ("claim", "measured [95%]", "bound", "holds")
         return table(
             [

@@ -1,46 +1,14 @@
-"""Actor and critic networks for a whole population: every weight has a leading axis P.
-
-Member p of a layer sees only member p of its input, so P seeds (or reward functions) train as one
-batched matrix product instead of P small ones.
-"""
+"""Actor and critic networks for a whole population, of states or of images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-# glibc gives freed memory back to the system where it exceeds twice the largest block freed so far,
-# and every minibatch would then fault its activations in again, page by page. Freeing one block
-# that was never touched lifts this limit to 62 MB, which makes training 7% faster.
-torch.empty(31 << 20, dtype=torch.uint8)
-
-
-class PopulationLinear(nn.Module):
-    """P independent linear layers, initialised orthogonally (Saxe et al. 2014), bias 0.
-
-    Args:
-        seeds: one generator per member, so that a member's weights do not depend on its company.
-        gain: scale of the orthogonal matrix.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, generators: Sequence[torch.Generator], gain: float
-    ) -> None:
-        super().__init__()
-        weight = torch.empty(len(generators), inputs, outputs)
-        for member, generator in zip(weight, generators, strict=True):
-            nn.init.orthogonal_(member, gain, generator=generator)
-        self.weight = nn.Parameter(weight)  # [P, in, out]
-        self.bias = nn.Parameter(torch.zeros(len(generators), 1, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:  # [P, B, in] -> [P, B, out]
-        if self.weight.shape[-1] == 1:  # a matrix product with one column is 3 times slower
-            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
-        return torch.baddbmm(self.bias, x, self.weight)
+from .population import PopulationLinear
 
 
 class PatchEncoder(nn.Module):
@@ -126,6 +94,12 @@ class ActorCritic(nn.Module):
         constant = self.log_std.sum(-1) + 0.5 * math.log(2 * math.pi) * mean.shape[-1]  # [P, 1]
         return -0.5 * (z * z).sum(-1) - constant
 
+    def explore(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        """An action [P, B, A] drawn from the policy."""
+        mean = self(obs)
+        draw = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + self.log_std.exp() * draw
+
     def entropy(self) -> Tensor:
         """Differential entropy of the policy of each member, [P]."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum((1, 2))
@@ -137,31 +111,3 @@ class ActorCritic(nn.Module):
         chosen = ActorCritic(self.obs_shape, [0] * len(kept), self.log_std.shape[-1], hidden)
         chosen.load_state_dict({n: v[members].clone() for n, v in self.state_dict().items()})
         return chosen.to(self.log_std.device)
-
-
-class Chunks:
-    """Plans `length` actions at a time and executes them all before it looks again.
-
-    Make a new one for each evaluation: it remembers where in its chunk it is.
-
-    Args:
-        plan: from observations [P, E, ...] to chunks [P, E, length * A].
-        members: P.
-    """
-
-    def __init__(self, plan: Callable[[Tensor], Tensor], length: int, members: int) -> None:
-        self.plan, self.length, self.members = plan, length, members
-        self._chunk, self._step = torch.empty(0), 0
-
-    def __call__(self, obs: Tensor) -> Tensor:
-        """The next action [P, E, 3]; the fingers stay open where a chunk has only moves."""
-        at = self._step % self.length
-        if at == 0:
-            self._chunk = self.plan(obs).unflatten(-1, (self.length, -1))  # [P, E, H, A]
-        self._step += 1
-        return with_open_fingers(self._chunk[:, :, at])
-
-
-def with_open_fingers(move: Tensor) -> Tensor:
-    """Actions [..., 3] of moves [..., 2]; what has 3 numbers already stays as it is."""
-    return F.pad(move, (0, 3 - move.shape[-1]), value=-1.0)

@@ -1,8 +1,7 @@
-"""One style, one palette, one colour per arm: the figures and tables of every chapter."""
+"""One style, one palette, one colour per arm: the figures of every chapter."""
 
 from __future__ import annotations
 
-import html
 import io
 import re
 import zlib
@@ -15,9 +14,9 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import palette
-from ._validate import positive_int
-from .intervals import Interval, band, bootstrap, numbers
+from .. import _palette as palette
+from .._validate import positive_int
+from ..evidence.intervals import Interval, band, bootstrap, numbers
 
 _GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
 _IMITATION = ("imitation", "imitation_of_successes", *_GAUSSIAN)
@@ -205,78 +204,3 @@ def film_strip(frames: Any, columns: int = 8, captions: Sequence[str] | None = N
             if captions:
                 ax.text(0.5, -0.04, captions[i], transform=ax.transAxes, ha="center", va="top")
     return figure
-
-
-class Table:
-    """Rows of cells that show as HTML or Markdown in a notebook and as aligned text elsewhere."""
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.heads = list(rows[0])
-        self.cells = [[_cell(row[head]) for head in self.heads] for row in rows]
-        columns = list(zip(*self.cells, strict=True))
-        self._right = [all(re.match(r"[-+]?[\d.]|-$", c) for c in column) for column in columns]
-
-    def __repr__(self) -> str:
-        lines = [self.heads, *self.cells]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        signs = [">" if right else "<" for right in self._right]
-        lines.insert(1, ["-" * width for width in widths])
-        return "\n".join(
-            "  ".join(f"{c:{s}{w}}" for c, s, w in zip(line, signs, widths, strict=True)).rstrip()
-            for line in lines
-        )
-
-    def _repr_markdown_(self) -> str:
-        rule = ["---:" if right else ":---" for right in self._right]
-        lines = [[c.replace("|", "\\|") for c in line] for line in (self.heads, *self.cells)]
-        lines.insert(1, rule)
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-    def _repr_html_(self) -> str:
-        # Words wrap, numbers do not. "dataframe" is what Jupyter, Colab and the book style.
-        sides = ["right; white-space: nowrap" if right else "left" for right in self._right]
-
-        def line(cells: Sequence[str], tag: str) -> str:
-            out = ""
-            for cell, side in zip(cells, sides, strict=True):
-                name = tag if cell else "td"  # the corner above row names heads nothing
-                out += f'<{name} style="text-align: {side}">{html.escape(cell)}</{name}>'
-            return out
-
-        body = "\n".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self.cells)
-        head = f"<thead><tr>{line(self.heads, 'th')}</tr></thead>"
-        return f'<table class="dataframe">\n{head}\n<tbody>\n{body}\n</tbody>\n</table>'
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    if isinstance(value, float | np.floating):
-        if 0 < abs(value) < 0.1:
-            return f"{value:.2g}"
-        return f"{value:,.{0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2}f}"
-    return str(value)
-
-
-def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> Table:
-    """A table to show: numbers to the right and rounded, an `Interval` as "0.93 [0.90, 0.95]".
-
-    Args:
-        rows: one mapping a row, column -> cell, or row name -> such a mapping.
-
-    Raises:
-        ValueError: one line: no rows, or rows with different columns.
-    """
-    if isinstance(rows, Mapping):
-        rows = [{"": name, **row} for name, row in rows.items()]
-    if not rows:
-        raise ValueError("a table needs at least one row.")
-    for i, row in enumerate(rows):
-        if set(row) != set(rows[0]):
-            odd = ", ".join(sorted(map(repr, set(row) ^ set(rows[0]))))
-            raise ValueError(f"row {i} of the table has other columns than row 0: {odd}.")
-    return Table(rows)
