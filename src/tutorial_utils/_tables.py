@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+# Colours of their own, which a light page and a dark one show alike.
+_ALARM = ' style="background-color: #FBE3E0; color: #7A1F14"'
 
 
 class Table:
     """Rows of cells that show as HTML or Markdown in a notebook and as aligned text elsewhere."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], alarms: Collection[int] = ()) -> None:
+        self.alarms = alarms
         self.heads = list(rows[0])
         self.cells = [[_cell(row[head]) for head in self.heads] for row in rows]
         columns = list(zip(*self.cells, strict=True))
@@ -46,7 +50,11 @@ class Table:
                 out += f'<{name} style="text-align: {side}">{html.escape(cell)}</{name}>'
             return out
 
-        body = "\n".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self.cells)
+        rows = [
+            f"<tr{_ALARM if i in self.alarms else ''}>{line(cells, 'td')}</tr>"
+            for i, cells in enumerate(self.cells)
+        ]
+        body = "\n".join(rows)
         head = f"<thead><tr>{line(self.heads, 'th')}</tr></thead>"
         return f'<table class="dataframe">\n{head}\n<tbody>\n{body}\n</tbody>\n</table>'
 
@@ -65,11 +73,15 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> Table:
+def table(
+    rows: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    alarms: Collection[int] = (),
+) -> Table:
     """A table to show: numbers to the right and rounded, an `Interval` as "0.93 [0.90, 0.95]".
 
     Args:
         rows: one mapping a row, column -> cell, or row name -> such a mapping.
+        alarms: numbers of the rows that are shown in red.
 
     Raises:
         ValueError: one line: no rows, or rows with different columns.
@@ -82,4 +94,4 @@ def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -
         if set(row) != set(rows[0]):
             odd = ", ".join(sorted(map(repr, set(row) ^ set(rows[0]))))
             raise ValueError(f"row {i} of the table has other columns than row 0: {odd}.")
-    return Table(rows)
+    return Table(rows, alarms)
