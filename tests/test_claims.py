@@ -63,7 +63,7 @@ def test_results_file_round_trip(tmp_path, capsys):
 
 def test_failing_claims_are_all_named():
     claims = make_claims(Interval(0.55, 0.45, 0.65))
-    claims.at_most("it is safe", Interval(0.04, 0.01, 0.07), 0.05)
+    claims.at_most("it is safe", Interval(0.04, 0.01, 0.07), 0.05, no_twin="a case of this test")
     with pytest.raises(ClaimError, match=r"'it learns'.*'it is safe'") as error:
         claims.check()  # both estimates are on the right side, both ends are not
     one_line(error)
@@ -87,8 +87,8 @@ def test_a_twin_passes_only_where_its_whole_interval_misses_the_bound(twin, word
 def test_three_answers(interval, floor, ceiling, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DUALITY_STRICT", "0")
     claims = make_claims()
-    claims.at_least("floor", Interval(*interval), 0.5)
-    claims.at_most("ceiling", Interval(*interval), 0.5)
+    claims.at_least("floor", Interval(*interval), 0.5, no_twin="a case of this test")
+    claims.at_most("ceiling", Interval(*interval), 0.5, no_twin="a case of this test")
     claims.check()
     entries = read_results(tmp_path / "results" / "foundations-the_lab.json")["claims"]
     assert [e["verdict"] for e in entries] == ["holds", floor, ceiling]
@@ -120,13 +120,31 @@ def test_smoke_draws_no_conclusion(monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_claims_need_a_twin():
+def test_claims_need_a_twin_or_a_reason(tmp_path):
     claims = Claims("foundations/the_lab")
     claims.at_least("it learns", GOOD, 0.5)
-    with pytest.raises(ClaimError, match="twin"):
+    with pytest.raises(ClaimError, match="'it learns' needs a twin") as error:
         claims.check()
+    one_line(error)
     with pytest.raises(ValueError, match=r"Did you mean 'it learns'"):
         claims.fails_on_twin("it learn", BAD)
+    claims.at_least("it learns", GOOD, 0.5, no_twin="the bound is that of chance")
+    claims.check()
+    result = read_results(tmp_path / "results" / "foundations-the_lab.json")
+    assert result["claims"][0]["no_twin"] == "the bound is that of chance"
+
+
+def test_reports_are_shown_and_kept_and_never_judged(tmp_path, capsys):
+    claims = make_claims()
+    claims.report("it is quick", BAD)
+    claims.check()
+    assert "it is quick" in capsys.readouterr().out
+    result = read_results(tmp_path / "results" / "foundations-the_lab.json")
+    assert result["reports"] == [
+        {"report": "it is quick", "estimate": 0.1, "low": 0.05, "high": 0.15}
+    ]
+    with pytest.raises(ValueError, match="Interval"):
+        claims.report("it is quick", 0.1)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class _Claim:
     bound: float
     is_floor: bool  # at_least; else at_most
     is_twin: bool = False
+    no_twin: str = ""  # why it needs none
 
     def __post_init__(self) -> None:
         if not (isinstance(self.interval, Interval) and isfinite(self.bound)):
@@ -69,10 +70,12 @@ class _Claim:
         return f"sabotaged twin: {self.text}" if self.is_twin else self.text
 
     def entry(self) -> dict[str, Any]:
-        ends = {name: _short(getattr(self.interval, name)) for name in ("estimate", "low", "high")}
+        ends = _ends(self.interval)
         side = "at least" if self.is_floor else "at most"
         answer = {"verdict": self.verdict, "holds": self.verdict == HOLDS}
-        return {"claim": self.text, **ends, "bound": _short(self.bound), "side": side, **answer}
+        reason = {"no_twin": self.no_twin} if self.no_twin else {}
+        bound = {"bound": _short(self.bound), "side": side}
+        return {"claim": self.text, **ends, **bound, **answer, **reason}
 
 
 class Claims:
@@ -87,6 +90,7 @@ class Claims:
         self.chapter = chapter
         self._claims: dict[str, _Claim] = {}
         self._twins: dict[str, _Claim] = {}
+        self._reports: dict[str, Interval] = {}
         self._arms: dict[str, dict[str, Any]] = {}
 
     def arm(
@@ -134,13 +138,23 @@ class Claims:
             "model_calls": positive_int(model_calls, f"model_calls of {name!r}", least=0),
         }
 
-    def at_least(self, text: str, interval: Interval, bound: float) -> None:
-        """Claim that the quantity is at least `bound`: the interval's low end must be."""
-        self._claims[text] = _Claim(text, interval, float(bound), is_floor=True)
+    def at_least(self, text: str, interval: Interval, bound: float, no_twin: str = "") -> None:
+        """Claim that the quantity is at least `bound`: the interval's low end must be.
 
-    def at_most(self, text: str, interval: Interval, bound: float) -> None:
+        Args:
+            no_twin: why no sabotaged twin is needed, for a claim without one.
+        """
+        self._claims[text] = _Claim(text, interval, float(bound), is_floor=True, no_twin=no_twin)
+
+    def at_most(self, text: str, interval: Interval, bound: float, no_twin: str = "") -> None:
         """Claim that the quantity is at most `bound`: the interval's high end must be."""
-        self._claims[text] = _Claim(text, interval, float(bound), is_floor=False)
+        self._claims[text] = _Claim(text, interval, float(bound), is_floor=False, no_twin=no_twin)
+
+    def report(self, text: str, interval: Interval) -> None:
+        """A measurement that stands beside the claims, and that nothing is claimed of."""
+        if not isinstance(interval, Interval):
+            raise ValueError(f"the report {text!r} needs an Interval.")
+        self._reports[text] = interval
 
     def fails_on_twin(self, text: str, interval: Interval) -> None:
         """The same claim, measured on the sabotaged twin: its whole interval must miss the bound.
@@ -159,16 +173,19 @@ class Claims:
         the run. Smoke mode says that it draws no conclusion, and neither judges nor writes.
 
         Raises:
-            ClaimError: no claim has a twin; where strict, what is wrong, in one line.
+            ClaimError: a claim has neither a twin nor a reason to have none; where strict, what
+                is wrong, in one line.
         """
-        if not self._twins:
-            raise ClaimError(f"{self.chapter} needs at least one claim that fails on a twin.")
+        for text, claim in self._claims.items():
+            if text not in self._twins and not claim.no_twin:
+                raise ClaimError(f"{text!r} needs a twin that fails, or no_twin= with the reason.")
         if mode() == "smoke":
             print("Smoke mode draws no conclusion: its runs are too short for claims.")
             return
         every = [*self._claims.values(), *self._twins.values()]
         heads = ("claim", "measured [95%]", "bound", "holds")
         rows = [(c.name, c.interval, c.limit, _answer(c)) for c in every]
+        rows += [(text, interval, "", "reported") for text, interval in self._reports.items()]
         alarms = [i for i, c in enumerate(every) if not c.is_right]
         display(table([dict(zip(heads, row, strict=True)) for row in rows], alarms=alarms))
         self._write()
@@ -190,6 +207,7 @@ class Claims:
             "seed": seed_offset(),
             "claims": [claim.entry() for claim in self._claims.values()],
             "twins": [twin.entry() for twin in self._twins.values()],
+            "reports": [{"report": x, **_ends(i)} for x, i in self._reports.items()],
             "arms": self._arms,
             "provenance": provenance(),
         }
@@ -210,6 +228,10 @@ class Claims:
 def _answer(claim: _Claim) -> str:
     """What the table says: "yes", "no" or "cannot tell"."""
     return {HOLDS: "yes", FAILS: "no"}.get(claim.verdict, claim.verdict)
+
+
+def _ends(interval: Interval) -> dict[str, float]:
+    return {name: _short(getattr(interval, name)) for name in ("estimate", "low", "high")}
 
 
 def _remove(draft: Path) -> None:

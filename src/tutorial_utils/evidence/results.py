@@ -58,7 +58,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
         is_whole = (
             result["chapter"] == chapter
-            and {"mode", "seed", "claims", "twins", "provenance"} <= result.keys()
+            and {"mode", "seed", "claims", "twins", "reports", "provenance"} <= result.keys()
             and all(entry.keys() >= _CLAIM for entry in result["claims"] + result["twins"])
             and all(arm.keys() >= _ARM for arm in result["arms"].values())
         )
