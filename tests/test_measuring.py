@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -304,10 +305,26 @@ def test_curves_draw_means_and_bands():
     assert len(ax.collections) == 4
     assert ax.lines[0].get_color() == ax.lines[1].get_color()  # two arms of one colour ...
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()  # ... stay apart
-    heights = sorted(text.get_position()[1] for text in ax.texts)
+    heights = sorted(text.xy[1] for text in ax.texts)
     assert np.diff(heights).min() > 0.03
     ax.figure.canvas.draw()
     assert "2M" in [tick.get_text() for tick in ax.get_xticklabels()]
+
+
+def test_names_of_curves_show_the_dash_where_a_colour_repeats():
+    ax = make_axes()
+    arms = {name: np.full((2, 3), y) for name, y in (("sparse", 0.1), ("ppo", 0.5), ("dppo", 0.9))}
+    figures.curves(ax, np.arange(3), arms, "x", "y")
+    for line, text in zip(ax.lines, ax.texts, strict=True):
+        assert text.get_text() == line.get_label()
+        assert text.arrow_patch.get_linestyle() == line.get_linestyle()
+        assert text.arrow_patch.get_edgecolor()[:3] == to_rgb(line.get_color())
+
+
+def test_names_of_curves_are_plain_where_colours_say_enough():
+    ax = make_axes()
+    figures.curves(ax, np.arange(3), {a: np.zeros((2, 3)) for a in ("ppo", "sparse")}, "x", "y")
+    assert [text.arrow_patch for text in ax.texts] == [None, None]
 
 
 @pytest.mark.parametrize("arm", [np.zeros(11), np.zeros((5, 10)), [[1.0], [1.0, 2.0]], []])
@@ -352,6 +369,21 @@ def test_table_reads_as_text_html_and_markdown():
     assert shown._repr_html_().count("<th ") == 2  # the empty corner heads nothing
     assert "a\\|<b>" in shown._repr_markdown_()
     assert repr(figures.table([{"": name, **row} for name, row in rows.items()])) == repr(shown)
+
+
+def test_a_column_of_numbers_stays_one_where_a_cell_is_empty():
+    shown = figures.table([{"n": 7, "no": ""}, {"n": "", "no": ""}, {"n": None, "no": ""}])
+    assert shown._repr_markdown_().splitlines()[1] == "| ---: | :--- |"
+    assert figures.table([{"n": 7}, {"n": "seven"}])._repr_markdown_().splitlines()[1] == "| :--- |"
+
+
+def test_no_line_break_parts_an_interval():
+    interval = str(GOOD)
+    shown = figures.table([{"what": f"ppo: {interval}", "n": GOOD}, {"what": "lost", "n": ""}])
+    for text in (shown._repr_html_(), shown._repr_markdown_()):
+        assert text.count(interval.replace(" ", "\u00a0")) == 2
+        assert interval not in text
+    assert interval in repr(shown)  # plain text stays plain
 
 
 @pytest.mark.parametrize("rows", [[], [{"a": 1}, {"b": 1}]])
