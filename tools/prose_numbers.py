@@ -49,9 +49,8 @@ _NUMBER = re.compile(
     rf"(?:(?P<hundredths>{_HUNDREDTHS})|\s(?P<scale>thousand|million|billion)\b)?"
     r"(?=(?:x|m?s)?(?!\w))(?!\.\d)"
 )
-_INTERVAL = re.compile(
-    rf"(?<![\w.,])[-\u2212]?(?:{_DIGITS})%?\s(?P<bounds>\[[-\u2212]?(?:{_DIGITS})%?,\s[-\u2212]?(?:{_DIGITS})%?\])"
-)
+_END = rf"[-\u2212]?(?:{_DIGITS})%?"
+_INTERVAL = re.compile(rf"(?<![\w.,]){_END}\s(?P<bounds>\[{_END},\s{_END}\])")
 _SCALES = {None: 1.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
 _MIN_WORDS = 4  # of the reason for a number that no output shows
 # The level of the book's intervals, all and nothing: words rather than measurements.
@@ -230,10 +229,7 @@ def problems_with_numbers(
         return
     for text, reason in reasons.items():
         if not isinstance(reason, str) or len(reason.split()) < _MIN_WORDS:
-            yield (
-                0,
-                f"metadata 'numbers' needs a reason for {text}, of at least {_MIN_WORDS} words.",
-            )
+            yield 0, f"metadata 'numbers' must give {text} a reason of {_MIN_WORDS} words or more."
     for text in sorted(reasons.keys() - {number.text for number in quoted(nb)}):
         yield 0, f"metadata 'numbers' names {text}, which the prose does not quote: remove it."
     for number in unsupported(nb, results, chapter):
