@@ -25,6 +25,7 @@ EXTENSIONS = (
     "duality_links",
     "duality_map",
     "duality_plans",
+    "duality_replications",
     "duality_tables",
 )
 
