@@ -6,7 +6,7 @@ NEWEST := .venv-newest
 EXTRAS := robotics,llm,book,dev
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test browser zip pdf site fill wheel colab oldest lean newest lab execute bench clean
+.PHONY: help book test browser zip pdf site fill wheel colab oldest lean newest lab execute replicate weekly bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -50,7 +50,7 @@ oldest: $(INSTALLED)  ## run chapters and tests with the oldest versions that py
 lean: $(INSTALLED)  ## run chapters and tests without the optional extras
 	$(PYTHON) tools/elsewhere.py lean $(CHAPTER)
 
-newest:  ## run the tests, and chapters in lecture mode with other seeds, with the newest of everything
+newest:  ## run the tests, and chapters in lecture mode with seed 1, with the newest of everything
 	python3 -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade -e '.[$(EXTRAS)]'
 	$(NEWEST)/bin/python -m pytest -n 2 --dist worksteal --ignore=tests/browser tests
@@ -62,6 +62,12 @@ lab: $(INSTALLED)  ## open the chapters in JupyterLab, on their list
 
 execute: $(INSTALLED)  ## run stale chapters and store their outputs (one: CHAPTER=foundations/the_lab)
 	$(PYTHON) tools/execute.py $(CHAPTER)
+
+replicate: $(INSTALLED)  ## run a chapter with seeds that nobody has used (CHAPTER=... SEEDS=100:10)
+	$(PYTHON) tools/replicate.py --seeds="$(SEEDS)" $(if $(filter 1,$(AGAIN)),--again) $(CHAPTER)
+
+weekly: $(INSTALLED)  ## replicate every chapter once, with a seed of this week's
+	$(PYTHON) tools/replicate.py --seeds=week --all
 
 bench: book  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/run.py

@@ -40,7 +40,13 @@ from worker import ThisPython
 
 COLAB = Path(__file__).parent / "colab"
 RUN_IN = "early_2026"  # of the lists in COLAB; all of them are resolved against
-OF_THE_REPOSITORY = ("test_pages", "test_publish", "test_repository", "test_tools")
+OF_THE_REPOSITORY = (
+    "test_pages",
+    "test_publish",
+    "test_replicate",
+    "test_repository",
+    "test_tools",
+)
 NO_VERSION_CHECK = "--disable-pip-version-check"
 
 

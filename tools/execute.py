@@ -78,7 +78,7 @@ class Scheduler:
         if self.stopping.is_set():
             return False
         self.progress.line(f"start  {name}")
-        end = self._work(name)
+        end = self._work(self.run, name, name)
         if self.stopping.is_set():
             return False
         if problem := end.get("error"):
@@ -88,20 +88,18 @@ class Scheduler:
         self.progress.line(text, ended=name)
         return True
 
-    def _work(self, name: str) -> dict[str, Any]:
+    def _work(self, run: Run, name: str, label: str) -> dict[str, Any]:
         """Run one worker to its end and return its last report."""
-        command = [sys.executable, __file__, "--worker", "--root", str(self.run.book.root)]
-        command += ["--timeout", str(self.run.timeout), name]
+        command = [sys.executable, __file__, "--worker", "--root", str(run.book.root)]
+        command += ["--timeout", str(run.timeout), name]
         end: dict[str, Any] = {}
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
             tempfile.TemporaryDirectory() as empty,
         ):
-            # The seconds in a stamp must not depend on what this machine has trained before.
-            cache = {"DUALITY_CACHE": empty} if self.run.in_place else {}
             process = subprocess.Popen(
                 command,
-                env=cache | self.run.environment,
+                env=run.environment(empty),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -115,7 +113,7 @@ class Scheduler:
                 for line in process.stdout:
                     end = json.loads(line)
                     if "cell" in end:
-                        self.progress.cell(name, end)
+                        self.progress.cell(label, end)
             self.workers.discard(process)
             errors.seek(0)
             last = (errors.read().strip().splitlines() or [""])[-1]

@@ -19,6 +19,7 @@ class Run:
     mode: str
     seed: int
     timeout: int  # seconds a cell
+    replication: bool = False  # finds out whether claims hold: one that fails is no error
 
     @property
     def in_place(self) -> bool:
@@ -32,21 +33,37 @@ class Run:
         return self.book.path(name) if self.in_place else self.folder / f"{name}.ipynb"
 
     def failed(self, name: str) -> Path:
-        return self.book.scratch / "failed" / f"{name}.ipynb"
+        folder = self.book.scratch / "failed" / ("" if self.in_place else self.folder.name)
+        return folder / f"{name}.ipynb"
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The environment of worker and kernel."""
-        results = (self.book.root / "book" if self.in_place else self.folder) / "results"
-        return os.environ | {
-            "DUALITY_MODE": self.mode,
-            "DUALITY_SEED": str(self.seed),
-            "DUALITY_RESULTS": str(results),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUTF8": "1",
-            # Figures must reach the notebook even where the shell asks for another backend.
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        }
+    def results(self) -> Path:
+        return (self.book.root / "book" if self.in_place else self.folder) / "results"
+
+    def environment(self, own: str) -> dict[str, str]:
+        """The environment of worker and kernel; `own` is an empty folder for this run alone."""
+        empty = {"DUALITY_CACHE": own}
+        # What this machine has trained before must decide neither the seconds in a stamp nor what
+        # a replication finds.
+        first = empty if self.in_place else {}
+        last = empty if self.replication else {}
+        return (
+            first
+            | os.environ
+            | last
+            | {
+                "DUALITY_MODE": self.mode,
+                "DUALITY_SEED": str(self.seed),
+                "DUALITY_RESULTS": str(self.results),
+                "DUALITY_STRICT": str(int(not self.replication)),
+                # Two runs at once would overwrite each other's demonstrations.
+                "MINARI_DATASETS_PATH": os.path.join(own, "datasets"),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONUTF8": "1",
+                # Figures must reach the notebook even where the shell asks for another backend.
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            }
+        )
 
     def is_stale(self, name: str) -> bool:
         target = self.target(name)

@@ -26,6 +26,7 @@ EXTENSIONS = (
     "duality_map",
     "duality_opening",
     "duality_plans",
+    "duality_replications",
     "duality_tables",
 )
 

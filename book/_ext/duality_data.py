@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 METADATA = {"title", "leaf", "review_section", "papers", "prerequisites", "summary"}
+REPLICATIONS = "replications"  # the folder of results that tools/replicate.py fills
 WORDS_PER_MINUTE = 150  # slower than prose alone is read: equations and figures need time
 
 
@@ -36,6 +37,7 @@ class Chapter:
     cells: list[dict[str, Any]]
     facts: dict[str, Any]  # its metadata
     results: dict[str, Any]  # what its last run wrote, or nothing
+    ranges: list[dict[str, Any]] = field(default_factory=list)  # of seeds, replicated
 
     @property
     def docname(self) -> str:
@@ -153,18 +155,28 @@ def _chapters(folder: Path, part: str, item: dict[str, Any]) -> Iterator[Chapter
     for entry in item.get("chapters", []) + item.get("sections", []):
         path = folder / f"{entry.get('file', '')}.ipynb"
         if path.is_file():
-            yield _chapter(folder, part, entry["file"].removeprefix("chapters/"), path)
+            yield read_chapter(folder, part, entry["file"].removeprefix("chapters/"), path)
         yield from _chapters(folder, part, entry)
 
 
-def _chapter(folder: Path, part: str, name: str, path: Path) -> Chapter:
+def stored(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where the results of a chapter and those of its replications are, if there are any."""
+    file = f"{name.replace('/', '-')}.json"
+    return folder / "results" / file, folder / "results" / REPLICATIONS / file
+
+
+def read_chapter(folder: Path, part: str, name: str, path: Path) -> Chapter:
+    """Read one chapter, with its results and their replications."""
     notebook = json.loads(path.read_text("utf-8"))
     facts = notebook["metadata"].get("duality", {})
     if missing := METADATA - facts.keys():
         raise BookError(f"{path.name} has no metadata {sorted(missing)}: see CONTRIBUTING.md.")
-    stored = folder / "results" / f"{name.replace('/', '-')}.json"
-    results = json.loads(stored.read_text("utf-8")) if stored.is_file() else {}
-    return Chapter(name, part, path, notebook["cells"], facts, results)
+    results, replications = (
+        json.loads(source.read_text("utf-8")) if source.is_file() else {}
+        for source in stored(folder, name)
+    )
+    ranges = replications.get("ranges", [])
+    return Chapter(name, part, path, notebook["cells"], facts, results, ranges)
 
 
 def _direction(item: dict[str, Any]) -> Direction:

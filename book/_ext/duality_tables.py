@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from duality_data import Book, BookDirective, BookError, Chapter, Leaf
+from duality_data import REPLICATIONS, Book, BookDirective, BookError, Chapter, Leaf
+from duality_replications import (
+    Held,
+    counting,
+    has_earlier_code,
+    is_of_these_claims,
+    replicated,
+    runs,
+    spelt,
+    total,
+)
 from sphinx.application import Sphinx
 
 
@@ -45,12 +55,16 @@ def measured(claim: dict[str, Any]) -> str:
     return "{estimate:.3g} [{low:.3g}, {high:.3g}]".format_map(claim)
 
 
+def verdict(claim: dict[str, Any]) -> str:
+    """Older results files only know whether a claim holds."""
+    return claim.get("verdict", "holds" if claim["holds"] else "fails")
+
+
 def bound(claim: dict[str, Any]) -> str:
-    """The bound, with the side on which the interval lies where it lies on one."""
-    side = (
-        "≥ " if claim["low"] >= claim["bound"] else "≤ " if claim["high"] <= claim["bound"] else ""
-    )
-    return f"{side if claim['holds'] else ''}{claim['bound']:g}"
+    """The bound and its side; older results files tell the side only where the claim holds."""
+    held = ("≥ " if claim["low"] >= claim["bound"] else "≤ ") if claim["holds"] else ""
+    side = {"at least": "≥ ", "at most": "≤ "}.get(claim.get("side", ""), held)
+    return f"{side}{claim['bound']:g}"
 
 
 class Coverage(BookDirective):
@@ -78,8 +92,26 @@ def _summary(book: Book) -> list[str]:
     for direction in book.directions.values():
         done = [book.chapters[leaf.chapter] for leaf in direction.leaves if leaf.chapter]
         claims = [claim for chapter in done for claim in chapter.results.get("claims", [])]
-        rows.append(row(direction.title, len(direction.leaves), len(done), kept(claims)))
-    return table(("Part", "Leaves", "With a chapter", "Claims that hold"), "lrrr", rows)
+        facts = [direction.title, len(direction.leaves), len(done), kept(claims)]
+        rows.append(row(*facts, share(total(done))))
+    head = ("Part", "Leaves", "With a chapter", "Claims that hold", "Held in replications")
+    return [*table(head, "lrrrr", rows), in_all(book), ""]
+
+
+def share(held: Held) -> str:
+    return f"{held.held} of {held.runs}" if held.runs else "none"
+
+
+def in_all(book: Book) -> str:
+    """All replications of the book in a sentence."""
+    every = [held for c in book.chapters.values() for held in replicated(c).values()]
+    done, held = sum(claim.runs > 0 for claim in every), total(book.chapters.values())
+    if not held.runs:
+        return f"None of the {len(every)} claims of the book has been replicated yet."
+    return (
+        f"The book's claims held in **{held.held} of {held.runs}** replications of claims: "
+        f"{done} of its {len(every)} claims have been replicated."
+    )
 
 
 def _leaf(leaf: Leaf, book: Book) -> list[str]:
@@ -88,22 +120,23 @@ def _leaf(leaf: Leaf, book: Book) -> list[str]:
         return [f"**{leaf.name}**{section}, open: {leaf.subject}.", ""]
     chapter = book.chapters[leaf.chapter]
     twins = {twin["claim"]: twin for twin in chapter.results.get("twins", [])}
+    found = replicated(chapter)
     rows = [
         row(
-            claim["claim"],
+            f"{claim['claim']} {found[claim['claim']].markdown(with_mean=True)}",
             measured(claim),
             bound(claim),
-            "yes" if claim["holds"] else "no",
+            verdict(claim),
             _twin(twins.get(claim["claim"])),
         )
         for claim in chapter.results.get("claims", [])
     ]
-    head = ("Claim", "Measured", "Bound", "Holds", "Sabotaged twin")
+    head = ("Claim", "Measured", "Bound", "Verdict", "Sabotaged twin")
     return [f"**{leaf.name}**{section}: {chapter.link}", "", *table(head, "lrrlr", rows)]
 
 
 def _twin(twin: dict[str, Any] | None) -> str:
-    return f"{twin['estimate']:.3g}, {'holds' if twin['holds'] else 'fails'}" if twin else ""
+    return f"{twin['estimate']:.3g}, {verdict(twin)}" if twin else ""
 
 
 class Status(BookDirective):
@@ -152,7 +185,8 @@ def _versions(book: Book) -> list[str]:
 def _others(book: Book, folder: Path) -> list[str]:
     """Runs whose results stand in a folder of their own, such as full runs on a larger machine."""
     rows = []
-    for path in sorted((folder / "results").glob("*/*.json")):
+    paths = sorted((folder / "results").glob("*/*.json"))
+    for path in (path for path in paths if path.parent.name != REPLICATIONS):
         run = json.loads(path.read_text("utf-8"))
         made, chapter = run["provenance"], book.chapters.get(run["chapter"])
         facts = [chapter.link if chapter else run["chapter"], run["mode"], seeds(run["arms"])]
@@ -161,6 +195,62 @@ def _others(book: Book, folder: Path) -> list[str]:
         rows.append(row(*facts, versions))
     head = ("Chapter", "Mode", "Seeds", "Seconds", "Peak memory, MB", "Claims that hold")
     return table((*head, "Machine", "Versions"), "llrrrrll", rows) if rows else ["There are none."]
+
+
+class Replicated(BookDirective):
+    """The replications that count, by chapter, or, with the argument `ranges`, all of them."""
+
+    optional_arguments = 1
+
+    def draw(self, book: Book) -> list[nodes.Node]:
+        draw = _ranges if self.arguments else _replicated
+        return self.markdown(draw(book), "facts")
+
+
+def _replicated(book: Book) -> list[str]:
+    rows = []
+    for chapter in book.chapters.values():
+        found = replicated(chapter)
+        if not found:
+            continue
+        claim, lowest = min(found.items(), key=lambda item: item[1].held)
+        worst = f"{claim if lowest.runs else ''} {lowest.markdown()}"
+        facts = [chapter.link, len(found), share(total([chapter])), worst]
+        rows.append(row(*facts, spelt(runs(chapter))))
+    head = ("Chapter", "Claims", "Held", "Lowest claim", "Seeds")
+    return [in_all(book), "", *table(head, "lrrll", rows)]
+
+
+def _ranges(book: Book) -> list[str]:
+    """Every range of seeds that was run, of whatever version, oldest first."""
+    rows = []
+    for chapter in book.chapters.values():
+        for entry in chapter.ranges:
+            crashed = sum("error" in run for run in entry["runs"])
+            done = f"{len(entry['runs'])} of {entry['count']}" + f", {crashed} failed" * bool(
+                crashed
+            )
+            held = sum(claim["held"] for claim in entry["claims"])
+            seeds = spelt(range(entry["first"], entry["first"] + entry["count"]))
+            facts = [chapter.link, seeds, entry["mode"], done]
+            facts += [share(Held(held, len(entry["claims"]) * len(entry["runs"])))]
+            facts += [_standing(entry, chapter), f"{entry['seconds']:.0f}", entry["machine"]]
+            rows.append(row(*facts))
+    head = ("Chapter", "Seeds", "Mode", "Runs", "Held", "Counts", "Seconds", "Machine")
+    return table(head, "lllrrlrl", rows) if rows else ["There are none."]
+
+
+def _standing(entry: dict[str, Any], chapter: Chapter) -> str:
+    """Whether a range counts, and why not."""
+    if not entry["complete"]:
+        return "no: interrupted"
+    if not is_of_these_claims(entry, chapter):
+        return "no: other claims"
+    if entry["mode"] != chapter.results.get("mode"):
+        return "no: another mode"
+    if entry not in counting(chapter):
+        return "no: earlier version"
+    return "yes, with earlier code" if has_earlier_code(entry, chapter) else "yes"
 
 
 def changed(folder: Path, paths: list[Path]) -> dict[Path, str]:
@@ -185,5 +275,6 @@ def changed(folder: Path, paths: list[Path]) -> dict[Path, str]:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("coverage", Coverage)
+    app.add_directive("replications", Replicated)
     app.add_directive("status", Status)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -187,7 +187,8 @@ class Claims:
         rows = [(c.name, c.interval, c.limit, _answer(c)) for c in every]
         rows += [(text, interval, "", "reported") for text, interval in self._reports.items()]
         alarms = [i for i, c in enumerate(every) if not c.is_right]
-        display(table([dict(zip(heads, row, strict=True)) for row in rows], alarms=alarms))
+        shown = table([dict(zip(heads, row, strict=True)) for row in rows], alarms)
+        display(shown)  # type: ignore[no-untyped-call]
         self._write()
         wrong = [f"{c.name!r} {c.verdict}: {c.interval}, claimed {c.limit}" for c in every]
         wrong = [wrong[i] for i in alarms]

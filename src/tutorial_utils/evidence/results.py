@@ -55,7 +55,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
     chapter = Path(path).stem.replace("-", "/", 1)
     again = f"Run that chapter again: make execute CHAPTER={chapter}"
     try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         is_whole = (
             result["chapter"] == chapter
             and {"mode", "seed", "claims", "twins", "reports", "provenance"} <= result.keys()
