@@ -81,8 +81,7 @@ def curves(
 ) -> None:
     """Learning curves: the mean over seeds and its Student t band (`intervals.band`).
 
-    Each curve is named at its right end. Arms of one colour differ by their dashes, and then the
-    names show the dashes too.
+    Each curve is named at its right end; where arms share a colour, names show the dashes too.
 
     Args:
         ax: where to draw.
