@@ -22,9 +22,9 @@ from test_tools import NAME, ROOT, code, environment, wait_for, write
 
 sys.path.append(str(ROOT / "tools"))
 
-import notebooks  # noqa: E402
-import replicate  # noqa: E402
-import replications  # noqa: E402
+import notebooks
+import replicate
+import replications
 
 # A chapter that measures 0.5 and claims at least 0.3; `SPECIAL` changes some seeds. It notes each
 # of its runs beside itself.
