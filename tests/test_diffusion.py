@@ -1,5 +1,6 @@
 """Identities of the small diffusion and flow models."""
 
+import itertools
 import math
 
 import pytest
@@ -57,26 +58,46 @@ def test_the_last_ddpm_step_is_the_predicted_data():
 
 
 class Oracle:
-    """Knows the data point, so its noise is exact."""
+    """Knows the data point, so its noise is exact; remembers the levels that it was asked at."""
 
     size, members = 2, 1
 
     def __init__(self, schedule, point):
-        self.schedule, self.point = schedule, point
+        self.schedule, self.point, self.asked = schedule, point, []
 
     def __call__(self, x, k, condition):
+        self.asked.append(int(k))
         bar = self.schedule.alphas_cumprod[int(k)]
-        return (x - bar.sqrt() * self.point) / (1 - bar).sqrt()
+        return (x - bar**0.5 * self.point) / (1 - bar) ** 0.5
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, 20])
 @pytest.mark.parametrize("ddim", [False, True])
-def test_with_the_exact_noise_every_sampler_finds_the_data(steps, ddim):
-    schedule, point = df.scheduler(20, ddim), torch.tensor([0.7, -0.2])
-    found = df.sample(
-        Oracle(schedule, point), schedule, nothing(1, 3), torch.Generator().manual_seed(0), steps
-    )
-    torch.testing.assert_close(found, point.expand(1, 3, 2), atol=2e-3, rtol=0)
+def test_with_the_exact_noise_every_number_of_steps_ends_at_the_data(ddim):
+    """Also where the steps do not divide the levels, such as 3 or 12 of 20."""
+    point = torch.tensor([0.7, -0.2], dtype=torch.float64)
+    for levels in range(1, 25):
+        for steps in range(1, levels + 1):
+            schedule, generator = df.scheduler(levels, ddim), torch.Generator().manual_seed(0)
+            oracle = Oracle(schedule, point)
+            found = df.sample(oracle, schedule, nothing(1, 3), generator, steps)
+            torch.testing.assert_close(found, point.expand(1, 3, 2), atol=1e-5, rtol=0)
+            assert len(oracle.asked) == steps
+            assert sorted(set(oracle.asked), reverse=True) == oracle.asked
+            assert (oracle.asked[0], oracle.asked[-1] >= 0) == (levels - 1, True)
+
+
+@pytest.mark.parametrize(("steps", "visited"), [(5, (19, 15, 11, 7, 3)), (3, (19, 12, 6))])
+def test_a_ddim_step_leads_to_the_next_level_visited(steps, visited):
+    schedule, network = df.scheduler(20, ddim=True), df.Denoiser(2, 0, [0], horizon=20)
+    bar = schedule.alphas_cumprod
+    found = df.sample(network, schedule, nothing(1, 3), torch.Generator().manual_seed(0), steps)
+    x = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0))
+    for k, j in itertools.pairwise((*visited, None)):
+        eps = network(x, k, nothing(1, 3))
+        x0 = ((x - (1 - bar[k]).sqrt() * eps) / bar[k].sqrt()).clamp(-1, 1)
+        eps = (x - bar[k].sqrt() * x0) / (1 - bar[k]).sqrt()
+        x = x0 if j is None else bar[j].sqrt() * x0 + (1 - bar[j]).sqrt() * eps
+    torch.testing.assert_close(found, x, atol=1e-5, rtol=0)
 
 
 def test_noise_loss_by_hand():

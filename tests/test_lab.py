@@ -803,6 +803,32 @@ def test_colours_are_distinct(task, pairs):
             assert torch.equal(world.object_color[:k], world.zone_color[:k])
 
 
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_colours_do_not_depend_on_when_they_are_looked_at(task):
+    """A film of robots that observe states shows what robots that observe images see."""
+    shown, hidden = (TabletopVectorEnv(task, 30, obs, size=32) for obs in ("image", "state"))
+    dice = torch.Generator().manual_seed(0)
+    for env in (shown, hidden):
+        env.reset(seed=2, options={"stagger": True})
+    for _ in range(25):
+        action, everyone = random_actions((30,), dice), torch.arange(30)
+        seen = shown.step(action)[0]
+        told = instructions(shown.world, everyone)
+        with torch.inference_mode():
+            hidden.step(action)
+    assert torch.equal(seen, render(hidden.world, 32))
+    assert instructions(hidden.world, everyone) == told
+
+
+def test_paint_lasts_until_the_next_episode_of_its_robot():
+    env = TabletopVectorEnv("PickPlace", 2)
+    env.reset(seed=0)
+    drawn = env.world.object_color.clone()
+    env.world.object_color[:] = 6 - drawn
+    env.world.reset(torch.tensor([0]), env.world.episode[:1].clone())
+    assert env.world.object_color.tolist() == [[drawn[0, 0], 6 - drawn[0, 1]]]
+
+
 def test_things_start_apart_and_in_their_areas():
     for name, task in TASKS.items():
         for distractors in distractors_of(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub import constants as hub
 
+from tutorial_utils import _disk
 from tutorial_utils.language import backends as language
 from tutorial_utils.language.backends import (
     AnswerCache,
@@ -87,6 +89,23 @@ def ok(*contents, **message):
 
 def raw(text: str, kind: str = "application/json"):
     return lambda request: (200, text, {"content-type": kind})
+
+
+def hidden(code: object, **more):
+    """A failure in a reply of status 200, as routers in front of many models send it."""
+    body = {"error": {"message": f"{SECRET}\n{PROMPT}", "code": code}} | more
+    return lambda request: (200, json.dumps(body), {"retry-after-ms": "1"})
+
+
+def ended(reason: str | None, content: object, error: dict | None = None, **message):
+    """An answer that ended for some other reason than that it was complete."""
+    body = completion(content, **message)
+    body["choices"][0] |= {"finish_reason": reason} | ({"error": error} if error else {})
+    return lambda request: (200, json.dumps(body), {"retry-after-ms": "1"})
+
+
+def text_part(text: str) -> dict:
+    return {"type": "text", "text": text}
 
 
 def numbered(request):
@@ -211,18 +230,49 @@ def test_a_server_that_wants_max_completion_tokens(server, endpoint):
     assert server.requests[-1]["body"]["n"] == 2
 
 
+def test_a_server_that_wants_max_completion_tokens_and_refuses_n(server, endpoint):
+    def strict(request):
+        body = request["body"]
+        return (failure(400) if "max_tokens" in body or body["n"] > 1 else numbered)(request)
+
+    server.reply = strict
+    model = endpoint(max_tokens=9)
+    assert len(model.propose(PROMPT, 3)) == 3
+    assert server.requests[-1]["body"]["max_completion_tokens"] == 9
+    before = len(server.requests)
+    assert len(model.propose(PROMPT + "!", 2)) == 2  # what works is remembered
+    assert len(server.requests) == before + 2
+
+
+@pytest.mark.parametrize(("n", "forms"), [(1, 2), (3, 4)])
+def test_a_server_that_refuses_every_form_is_asked_once_in_each(server, endpoint, n, forms):
+    server.reply = failure(400)
+    with pytest.raises(LanguageModelError, match="shorter prompt"):
+        endpoint().propose(PROMPT, n)
+    sent = [json.dumps(request["body"], sort_keys=True) for request in server.requests]
+    assert len(sent) == len(set(sent)) == forms
+
+
+def test_one_answer_alone_does_not_decide_how_many_are_asked_for(server, endpoint):
+    model = endpoint()
+    model.propose(PROMPT, 1)
+    model.propose(PROMPT, 3)
+    assert [request["body"]["n"] for request in server.requests] == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("reply", "answer"),
     [
         (ok(""), ""),
         (ok(None), ""),
-        (ok(None, refusal="I cannot help with that."), ""),
+        (ok(None, refusal="I cannot help with that."), "I cannot help with that."),
         (ok(None, reasoning_content="let me think"), ""),
         (ok("code", reasoning_content="let me think"), "code"),
         (ok("I would rather talk about it."), "I would rather talk about it."),
-        (raw('{"choices": [{"index": 0}]}'), ""),
-        (raw('{"choices": [{"message": {"content": [1]}}]}'), ""),
-        (raw('{"choices": [7], "usage": null}'), ""),
+        (ok([text_part("a = "), {"type": "thinking", "thinking": []}, text_part("1")]), "a = 1"),
+        (ok([]), ""),
+        (ended("length", "half an ans"), "half an ans"),
+        (raw('{"choices": [{"message": {}}], "usage": null}'), ""),
         (raw(json.dumps(completion("é\u2028ü")), "text/plain"), "é\u2028ü"),
     ],
 )
@@ -235,14 +285,16 @@ def test_answers_come_as_they_are_and_indices_stay_aligned(server, endpoint, rep
     ("reply", "says"),
     [
         (failure(401), "OPENAI_API_KEY"),
+        (failure(402), "add credit"),
         (failure(403), "OPENAI_API_KEY"),
         (failure(404, "model_not_found"), "OPENAI_MODEL"),
+        (failure(405), "check OPENAI_BASE_URL"),
         (failure(400), "shorter prompt"),
         (failure(422), "shorter prompt"),
         (failure(429), "quota"),
         (failure(500), "try again later"),
         (failure(503), "try again later"),
-        (cut, "is it running"),
+        (cut, "it is running"),
         (raw('{"choices": [{"mess'), "protocol"),
         (raw("<html>\n<body>Welcome</body></html>", "text/html"), "/v1"),
         (raw("<html>\n<body>Welcome</body></html>"), "/v1"),
@@ -255,6 +307,23 @@ def test_answers_come_as_they_are_and_indices_stay_aligned(server, endpoint, rep
         (raw('{"choices": {"a": 1}}'), "no choices"),
         (raw('{"choices": null}'), "no choices"),
         (raw('{"choices": [1], "usage": 3}'), "protocol"),
+        (raw('{"choices": [7], "usage": null}'), "protocol"),
+        (raw('{"choices": [{"index": 0}]}'), "protocol"),
+        (raw('{"choices": [{"message": null}]}'), "protocol"),
+        (raw('{"choices": [{"message": {"content": [1]}}]}'), "protocol"),
+        (raw('{"choices": [{"message": {"content": 7}}]}'), "protocol"),
+        (raw('{"error": "Unexpected endpoint or method."}'), "/v1"),
+        (hidden(429), "quota"),
+        (hidden("402"), "add credit"),
+        (hidden(400), "shorter prompt"),
+        (hidden(502, choices=[]), "try again later"),
+        (ended("error", "half an ans"), "try again later"),
+        (ended("error", "", error={"code": 429}), "quota"),
+        (ended(None, "", error={"code": "overloaded"}), "try again later"),
+        (ended("length", None, reasoning_content="let me think"), "raise max_tokens"),
+        (ended("length", "", reasoning="let me think"), "raise max_tokens"),
+        (ended("length", [{"type": "thinking", "thinking": []}]), "raise max_tokens"),
+        (ended("content_filter", None), "filter"),
     ],
 )
 def test_every_failure_is_one_line_that_says_what_to_do(server, endpoint, reply, says):
@@ -276,11 +345,30 @@ def test_one_retry_after_429_waits_as_the_server_says(server, endpoint, monkeypa
     assert waits == [17]
 
 
-@pytest.mark.parametrize("first", [failure(500), failure(429), cut])
+@pytest.mark.parametrize(
+    "first",
+    [
+        failure(500),
+        failure(429),
+        cut,
+        hidden(429),
+        hidden("503"),
+        ended("error", "half an ans"),
+        ended("error", None, error={"code": 502}),
+    ],
+)
 def test_a_passing_failure_is_tried_again(server, endpoint, first):
     server.script = [first]
     assert endpoint(retries=1).propose(PROMPT, 1) == ["answer 1"]
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("reply", [hidden(402), ended("error", "half", error={"code": 401})])
+def test_a_failure_that_will_not_pass_is_not_tried_again(server, endpoint, reply):
+    server.reply = reply
+    with pytest.raises(LanguageModelError):
+        endpoint(retries=4).propose(PROMPT, 1)
+    assert len(server.requests) == 1
 
 
 def test_429_for_ever_ends(server, endpoint):
@@ -316,7 +404,7 @@ def test_no_server_at_all():
     server.server_close()  # the port is free again
     with pytest.raises(LanguageModelError) as error:
         Endpoint("small", base_url=server.url, retries=0).propose(PROMPT, 1)
-    assert "is it running" in one_line(error)
+    assert "it is running" in one_line(error)
 
 
 def test_what_came_before_an_error_is_kept(server, endpoint):
@@ -327,6 +415,32 @@ def test_what_came_before_an_error_is_kept(server, endpoint):
         model.propose(PROMPT, 3)
     assert model.propose(PROMPT, 3) == ["answer 0", "answer 1", "answer 3"]
     assert model.usage.cached == 2
+
+
+def choices(*replies):
+    """One reply with the choices of several."""
+
+    def reply(request):
+        bodies = [json.loads(each(request)[1]) for each in replies]
+        joined = [choice for body in bodies for choice in body["choices"]]
+        return 200, json.dumps(bodies[0] | {"choices": joined}), {}
+
+    return reply
+
+
+def test_a_failed_choice_is_asked_for_again_and_the_others_are_kept(server, endpoint):
+    server.script = [choices(ok("a"), ended("error", "half an ans"), ok("b"))]
+    server.reply = lazy
+    assert endpoint().propose(PROMPT, 3) == ["a", "b", "answer 1"]
+    assert [request["body"]["n"] for request in server.requests] == [3, 1]
+
+
+def test_what_came_with_a_cut_answer_is_kept(server, endpoint):
+    server.script = [choices(ok("a"), ended("length", None, reasoning="let me think"), ok("b"))]
+    server.reply = lazy
+    with pytest.raises(LanguageModelError, match="raise max_tokens"):
+        endpoint().propose(PROMPT, 3)
+    assert endpoint().propose(PROMPT, 3) == ["a", "b", "answer 1"]
 
 
 # Settings and the key
@@ -539,11 +653,41 @@ def test_a_damaged_entry_is_asked_for_again_and_written_again(server, endpoint, 
     assert len(server.requests) == 2
 
 
-def test_an_answer_survives_a_disk_that_refuses(server, endpoint, tmp_path):
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+def test_an_answer_survives_a_disk_that_refuses(server, endpoint, tmp_path, monkeypatch, below):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="cannot keep answers") as caught:
-        assert endpoint(cache=tmp_path / "file").propose(PROMPT, 1) == ["answer 0"]
-    assert "\n" not in str(caught[0].message)
+    monkeypatch.setenv("DUALITY_CACHE", str(tmp_path / "file" / below))
+    with pytest.warns(UserWarning, match="cannot keep answers.*DUALITY_CACHE") as caught:
+        answers = [endpoint().propose(PROMPT, n) for n in (2, 1)]
+    assert answers == [["answer 0", "answer 1"], ["answer 2"]]
+    (warning,) = caught
+    assert "\n" not in str(warning.message)
+
+
+@pytest.mark.parametrize("broken", ["tempfile.mkstemp", "os.replace"])
+def test_a_full_disk_ends_no_run_and_holds_no_draft(server, endpoint, monkeypatch, broken):
+    endpoint().propose(PROMPT, 1)
+    whole = sorted(AnswerCache().folder.iterdir())
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(broken, full)
+    with pytest.warns(UserWarning, match="No space left") as caught:
+        assert endpoint().propose(PROMPT, 3) == ["answer 0", "answer 1", "answer 2"]
+    assert len(caught) == 1
+    assert sorted(AnswerCache().folder.iterdir()) == whole
+
+
+def test_a_user_without_a_home_keeps_nothing_and_is_told(server, endpoint, monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DUALITY_CACHE")
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    monkeypatch.setattr(_disk, "_warn", _disk._warn.__wrapped__)  # whatever ran before
+    with pytest.warns(UserWarning, match="home folder.*DUALITY_CACHE"):
+        assert endpoint().propose(PROMPT, 1) == ["answer 0"]
 
 
 def test_many_writers_and_readers_at_once(tmp_path):
@@ -639,6 +783,13 @@ def test_bad_options(endpoint, options):
     with pytest.raises(ValueError, match=r"option") as error:
         endpoint().logprob(PROMPT, options)
     one_line(error)
+
+
+@pytest.mark.parametrize("reply", [hidden(404), hidden("501")])
+def test_a_hidden_refusal_of_scores_says_so(server, endpoint, reply):
+    server.reply = reply
+    with pytest.raises(LanguageModelError, match="does not score options"):
+        endpoint().logprob(PROMPT, ["a"])
 
 
 # A real model on disk
@@ -826,3 +977,37 @@ def test_answers_of_a_local_model_are_cached_until_its_files_change(folder, tmp_
     changed = HuggingFace(copy, max_tokens=4)
     changed.propose(PROMPT, 3)
     assert changed.usage.calls == 1
+
+
+@pytest.fixture(scope="module")
+def seeing(folder, tmp_path_factory):
+    """A model that also takes pictures: the sizes of its text stand one level down."""
+    import shutil
+
+    pytest.importorskip("transformers.models.gemma3")
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    words = {"vocab_size": 300, "max_position_embeddings": 64, "head_dim": 8, **ends}
+    text = {**size, **words, "num_hidden_layers": 2, "num_key_value_heads": 1}
+    sight = {**size, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Gemma3Config(text_config=text, vision_config=sight, initializer_range=0.5, **ends)
+        model = Gemma3ForConditionalGeneration(config)
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp("seeing") / "model")
+    model.save_pretrained(copy)
+    return copy
+
+
+def test_a_model_that_also_sees_proposes_and_scores(seeing):
+    model = HuggingFace(seeing, max_tokens=8, cache=False)
+    assert not hasattr(model._model.config, "vocab_size")  # else this tests nothing
+    expected = torch.tensor([brute_force(model, "open", option) for option in OPTIONS])
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(model.logprob("open", OPTIONS), expected, atol=1e-5, rtol=0)
+    assert len(model.propose(PROMPT, 2)) == 2
+    with pytest.raises(LanguageModelError, match="1 to 63 tokens") as error:
+        model.propose("q" * 70, 1)
+    one_line(error)

@@ -17,22 +17,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
 from tutorial_utils import figures
 from tutorial_utils.evidence import (
-    ClaimError,
-    Claims,
     Interval,
     band,
     bootstrap,
     difference,
     provenance,
-    read_results,
     run_mode,
 )
-from tutorial_utils.evidence import claims as claims_module
 from tutorial_utils.figures import palette
 
 GOOD = Interval(0.9, 0.85, 0.95)
@@ -76,44 +73,6 @@ def test_many_values_agree_with_scipy():
     assert ours.high == pytest.approx(theirs.high, abs=0.01)
 
 
-# Skewed seed effects cost three points of coverage, of Student's t as well (92%).
-@pytest.mark.parametrize(
-    ("kind", "least"), [("normal", 0.93), ("difference", 0.93), ("beta-binomial", 0.89)]
-)
-def test_five_seeds_cover_the_truth(kind, least):
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(600):
-        if kind == "beta-binomial":
-            chance = rng.beta(12, 2, size=(5, 1))
-            truth, interval = 12 / 14, bootstrap(rng.random((5, 60)) < chance, resamples=500)
-        elif kind == "difference":
-            a, b = rng.normal(1, 1, 5), rng.normal(0, 3, 5)
-            truth, interval = 1, difference(a, b, resamples=500, seed=trial)
-        else:
-            truth, interval = 0, bootstrap(rng.normal(size=5), resamples=500, seed=trial)
-        hits += interval.low <= truth <= interval.high
-    assert least <= hits / 600 <= 0.975  # the percentile bootstrap: 0.81 to 0.86
-
-
-def test_few_episodes_widen():
-    rng = np.random.default_rng(0)
-    few, many = rng.random((5, 10)) < 0.8, rng.random((5, 1000)) < 0.8
-    widths = [interval.high - interval.low for interval in map(bootstrap, (few, many))]
-    assert widths[0] > 2 * widths[1]
-
-
-@pytest.mark.parametrize("episodes", [5, 20, 200])
-def test_perfect_scores_have_a_width(episodes):
-    interval = bootstrap(np.ones((5, episodes)))
-    wilson = stats.binomtest(5 * episodes, 5 * episodes).proportion_ci(method="wilson")
-    assert interval.low == pytest.approx(wilson.low)
-    assert interval.high == 1
-    gap = difference(np.ones((5, episodes)), np.zeros((5, episodes)))
-    assert gap.high == 1
-    assert gap.low < interval.low
-
-
 def test_iqm_is_the_trimmed_mean_of_the_seeds():
     values = np.random.default_rng(0).normal(size=(8, 30))
     interval = bootstrap(values, "iqm")
@@ -149,7 +108,7 @@ def test_interval_contains_and_moves_with_the_values(values, shift):
 @given(st.integers(2, 6), st.integers(1, 12), st.randoms(use_true_random=False))
 def test_rates_stay_rates(n, episodes, random):
     a, b = ([[random.random() < p for _ in range(episodes)] for _ in range(n)] for p in (0.9, 0.3))
-    interval, gap = bootstrap(a, resamples=200), difference(a, b, resamples=200)
+    interval, gap = bootstrap(a, resamples=200), difference(a, b, resamples=200, paired=True)
     assert 0 <= interval.low < interval.high <= 1
     assert -1 <= gap.low < gap.high <= 1
 
@@ -157,7 +116,7 @@ def test_rates_stay_rates(n, episodes, random):
 def test_difference_is_antisymmetric():
     rng = np.random.default_rng(0)
     a, b = rng.normal(1, 1, 6), rng.normal(0, 2, 5)
-    forth, back = difference(a, b, resamples=20_000), difference(b, a, resamples=20_000)
+    forth, back = (difference(*arms, resamples=20_000, paired=False) for arms in ((a, b), (b, a)))
     assert forth.estimate == pytest.approx(-back.estimate)
     assert forth.low == pytest.approx(-back.high, abs=0.1)
 
@@ -214,131 +173,6 @@ def test_band_is_students_t():
     assert mean.shape == low.shape == high.shape == (7,)
     values[2, 3] = np.nan
     assert np.isnan(band(values)[0]).sum() == 1
-
-
-# Claims
-
-
-def make_claims(interval=GOOD, twin=BAD) -> Claims:
-    claims = Claims("foundations/the_lab")
-    claims.arm("oracle", success=np.full((5, 4), 0.75), steps=300_000, seconds=51.234)
-    claims.at_least("it learns", interval, 0.5)
-    claims.fails_on_twin("it learns", twin)
-    return claims
-
-
-def test_results_file_round_trip(tmp_path, capsys):
-    make_claims().check()
-    assert "it learns" in capsys.readouterr().out
-    path = tmp_path / "results" / "foundations-the_lab.json"
-    result = read_results(path)
-    entry = {"claim": "it learns", "estimate": 0.9, "low": 0.85, "high": 0.95, "bound": 0.5}
-    assert result["claims"] == [entry | {"holds": True}]
-    assert result["twins"][0]["holds"] is False
-    assert result["arms"] == {"oracle": {"success": [0.75] * 5, "steps": 300_000, "seconds": 51}}
-    assert (result["mode"], result["seed"]) == ("lecture", 0)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_failing_claims_are_all_named():
-    claims = make_claims(Interval(0.55, 0.45, 0.65))
-    claims.at_most("it is safe", Interval(0.04, 0.01, 0.07), 0.05)
-    with pytest.raises(ClaimError, match=r"'it learns'.*'it is safe'") as error:
-        claims.check()  # both estimates are on the right side, both ends are not
-    one_line(error)
-
-
-def test_passing_twin_stops_the_run():
-    with pytest.raises(ClaimError, match="sabotaged twin") as error:
-        make_claims(GOOD, GOOD).check()
-    one_line(error)
-
-
-def test_smoke_draws_no_conclusion(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("DUALITY_MODE", "smoke")
-    make_claims(BAD, GOOD).check()
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    assert "no conclusion" in out
-    assert "it learns" not in out
-    assert not (tmp_path / "results").exists()
-
-
-def test_claims_need_a_twin():
-    claims = Claims("foundations/the_lab")
-    claims.at_least("it learns", GOOD, 0.5)
-    with pytest.raises(ClaimError, match="twin"):
-        claims.check()
-    with pytest.raises(ValueError, match=r"Did you mean 'it learns'"):
-        claims.fails_on_twin("it learn", BAD)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: Claims("The Lab"),
-        lambda: Claims("a/b").at_least("x", 0.9, 0.5),
-        lambda: Claims("a/b").at_least("x", GOOD, float("nan")),
-        lambda: Claims("a/b").arm("x", success=[0.5, 1.5], steps=1, seconds=1),
-        lambda: Claims("a/b").arm("x", success=[0.5], steps=-1, seconds=1),
-        lambda: Claims("a/b").arm("x", success=[0.5], steps=1, seconds=float("nan")),
-    ],
-)
-def test_bad_claims(call):
-    with pytest.raises(ValueError, match=r"not|must|needs") as error:
-        call()
-    one_line(error)
-
-
-def test_a_crash_leaves_the_old_results(monkeypatch, tmp_path):
-    make_claims().check()
-    path = tmp_path / "results" / "foundations-the_lab.json"
-    before = path.read_text()
-
-    def crash(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(claims_module.os, "replace", crash)
-    with pytest.raises(OSError, match="disk full"):
-        make_claims().check()
-    assert path.read_text() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def damage(result: dict, key: str) -> str:
-    result = json.loads(json.dumps(result))
-    if key == "chapter":
-        result["chapter"] = "foundations/another"
-    elif key in result:
-        del result[key]
-    else:
-        del result["claims"][0][key]
-    return json.dumps(result)
-
-
-def test_damaged_results_name_the_chapter(tmp_path):
-    make_claims().check()
-    path = tmp_path / "results" / "foundations-the_lab.json"
-    whole = read_results(path)
-    texts = [damage(whole, key) for key in (*whole, "low", "holds")]
-    for text in (*texts, "", "[1]", '{"chapter": ', json.dumps(whole | {"claims": [1]})):
-        path.write_text(text)
-        with pytest.raises(ValueError, match="CHAPTER=foundations/the_lab") as error:
-            read_results(path)
-        assert str(tmp_path) not in one_line(error)
-    path.unlink()
-    with pytest.raises(ValueError, match=r"no results.*CHAPTER=foundations/the_lab"):
-        read_results(path)
-
-
-def test_results_stand_beside_the_book(monkeypatch, tmp_path):
-    monkeypatch.delenv("DUALITY_RESULTS")
-    chapter = tmp_path / "book" / "chapters" / "foundations"
-    chapter.mkdir(parents=True)
-    monkeypatch.chdir(chapter)
-    assert claims_module._results_folder() == chapter / "results"
-    (tmp_path / "book" / "_config.yml").touch()
-    assert claims_module._results_folder() == tmp_path / "book" / "results"
 
 
 # Run mode
@@ -471,10 +305,26 @@ def test_curves_draw_means_and_bands():
     assert len(ax.collections) == 4
     assert ax.lines[0].get_color() == ax.lines[1].get_color()  # two arms of one colour ...
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()  # ... stay apart
-    heights = sorted(text.get_position()[1] for text in ax.texts)
+    heights = sorted(text.xy[1] for text in ax.texts)
     assert np.diff(heights).min() > 0.03
     ax.figure.canvas.draw()
     assert "2M" in [tick.get_text() for tick in ax.get_xticklabels()]
+
+
+def test_names_of_curves_show_the_dash_where_a_colour_repeats():
+    ax = make_axes()
+    arms = {name: np.full((2, 3), y) for name, y in (("sparse", 0.1), ("ppo", 0.5), ("dppo", 0.9))}
+    figures.curves(ax, np.arange(3), arms, "x", "y")
+    for line, text in zip(ax.lines, ax.texts, strict=True):
+        assert text.get_text() == line.get_label()
+        assert text.arrow_patch.get_linestyle() == line.get_linestyle()
+        assert text.arrow_patch.get_edgecolor()[:3] == to_rgb(line.get_color())
+
+
+def test_names_of_curves_are_plain_where_colours_say_enough():
+    ax = make_axes()
+    figures.curves(ax, np.arange(3), {a: np.zeros((2, 3)) for a in ("ppo", "sparse")}, "x", "y")
+    assert [text.arrow_patch for text in ax.texts] == [None, None]
 
 
 @pytest.mark.parametrize("arm", [np.zeros(11), np.zeros((5, 10)), [[1.0], [1.0, 2.0]], []])
@@ -519,6 +369,21 @@ def test_table_reads_as_text_html_and_markdown():
     assert shown._repr_html_().count("<th ") == 2  # the empty corner heads nothing
     assert "a\\|<b>" in shown._repr_markdown_()
     assert repr(figures.table([{"": name, **row} for name, row in rows.items()])) == repr(shown)
+
+
+def test_a_column_of_numbers_stays_one_where_a_cell_is_empty():
+    shown = figures.table([{"n": 7, "no": ""}, {"n": "", "no": ""}, {"n": None, "no": ""}])
+    assert shown._repr_markdown_().splitlines()[1] == "| ---: | :--- |"
+    assert figures.table([{"n": 7}, {"n": "seven"}])._repr_markdown_().splitlines()[1] == "| :--- |"
+
+
+def test_no_line_break_parts_an_interval():
+    interval = str(GOOD)
+    shown = figures.table([{"what": f"ppo: {interval}", "n": GOOD}, {"what": "lost", "n": ""}])
+    for text in (shown._repr_html_(), shown._repr_markdown_()):
+        assert text.count(interval.replace(" ", "\u00a0")) == 2
+        assert interval not in text
+    assert interval in repr(shown)  # plain text stays plain
 
 
 @pytest.mark.parametrize("rows", [[], [{"a": 1}, {"b": 1}]])

@@ -26,6 +26,7 @@ import card  # noqa: E402
 import check_notebooks  # noqa: E402
 import notebooks  # noqa: E402
 import outputs  # noqa: E402
+import prose_numbers  # noqa: E402
 import runs  # noqa: E402
 
 NAME = "reward/tiny"
@@ -58,6 +59,7 @@ def write(root: Path, name: str, *cells: nbformat.NotebookNode, **facts: object)
     facts = FACTS | {"prerequisites": [], "papers": []} | facts
     nb = nbformat.v4.new_notebook(cells=[md(f"# {facts['title']}"), *cells])
     nb.metadata["duality"] = facts
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     path = root / "book" / "chapters" / f"{name}.ipynb"
     notebooks.save(nb, path)
     return path
@@ -218,12 +220,15 @@ Start = Callable[[Path], tuple[subprocess.Popen[str], int]]
 
 @pytest.fixture
 def start(root: Path) -> Iterator[Start]:
-    """Starts the tool and returns it with the pid of the kernel, once that is inside a cell."""
+    """Starts the tool and returns it with the pid of the kernel, once that is inside a cell.
+
+    As a background job, for which a shell ignores Ctrl-C: the tool must listen all the same.
+    """
     started: list[psutil.Process] = []
 
     def start(path: Path) -> tuple[subprocess.Popen[str], int]:
         process = subprocess.Popen(
-            command(root),
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command(root)],
             env=environment(),
             stdout=subprocess.PIPE,
             text=True,
@@ -544,6 +549,15 @@ PROBLEMS = {
     "exercises": (lambda nb: nb.cells[-2].update(source="-"), "2 headings '### Exercise'"),
     "no exercises": (lambda nb: nb.cells.__delitem__(slice(-6, None)), "0 headings '### Exer"),
     "leftover": (lambda nb: nb.cells[5].update(source="## The task\nTODO"), "cell 6: TODO is left"),
+    "number": (lambda nb: nb.cells[-7].update(source="So 3.5."), "no output shows 3.5: print it"),
+    "no reason": (fact(numbers={"3.5": "it is so"}), "must give 3.5 a reason of 4 words or more"),
+    "old reason": (fact(numbers={"3.5": "known from four trials"}), "names 3.5, which the prose"),
+    "reasons": (fact(numbers=["3.5"]), "metadata 'numbers' must map numbers to the reasons"),
+    "kernel": (
+        lambda nb: nb.metadata.kernelspec.update(name=".venv"),
+        f"its kernel is '.venv': run jupytext --set-kernel python3 book/chapters/{NAME}.ipynb",
+    ),
+    "no kernel": (lambda nb: nb.metadata.pop("kernelspec"), "its kernel is None: run jupytext"),
     "old format": (lambda nb: nb.update(nbformat_minor=4), "format is older than 4.5"),
     "same ids": (lambda nb: nb.cells[3].update(id=nb.cells[4].id), "ids are missing or repeated"),
 }
@@ -604,3 +618,97 @@ def test_a_path_names_a_chapter_and_an_exempt_section_may_be_missing(
     assert check_notebooks.main(["--root", str(root), str(good)]) == 0
     assert check_notebooks.main(["--root", str(root), str(root / "stray.ipynb")]) == 1
     assert capsys.readouterr().out.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------ prose_numbers
+
+TABLE = "<style>.a {width: 0.77em}</style><td>0.58 [0.41, 0.7]</td><td>-0.25 [-0.39, -0.10]</td>"
+RESULTS = {
+    "claims": [{"claim": "c", "estimate": 0.337, "low": 0.221, "high": 0.448, "holds": True}],
+    "arms": {"a": {"success": [0.1, 0.2, 0.6], "steps": 2_340_000}},
+}
+
+
+def numbers_without_source(root: Path, *prose: str) -> list[str]:
+    """Those of prose that follows the heading Train, in a chapter with outputs and results."""
+    cell = code("%pip --version\ngamma = 0.99; steps = 2e-3")
+    html = {"text/html": TABLE, "text/plain": "x", "image/png": "0.91"}
+    cell.outputs = [
+        nbformat.v4.new_output("stream", text="success 0.5791, so 12.5% more, in 1,204.5 s"),
+        nbformat.v4.new_output("display_data", html),
+    ]
+    before = md("# A\n\nAt first 0.123.\n\n## The task\n\nThen 0.456.")
+    path = write(root, NAME, before, md("## Train"), cell, *map(md, prose))
+    results = root / "book" / "results"
+    for folder, extra in (("", {}), ("h100", {"full": 0.961}), ("replications", {"pooled": 0.843})):
+        (results / folder).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(RESULTS | extra if not folder else extra)
+        (results / folder / "reward-tiny.json").write_text(text, "utf-8")
+    (results / "other-chapter.json").write_text('{"x": 0.717}', "utf-8")
+    found = prose_numbers.unsupported(notebooks.load(path), results, NAME)
+    return [number.text for number in found]
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "It reaches 0.579, that is .58, 57.9% or 58 %: 58 points, a gain of $0.6$.",
+        "A gain of 12.5% (0.125) in 1,204.5 s or 1204.5s, and a loss of 0.25.",
+        "From -0.25 [-0.39, -0.10], that is a loss of 0.25 [0.10, 0.39], to 0.58 [0.41, 0.70].",
+        "The claim: 0.34 [0.22, 0.45]. The mean over seeds is 0.30 in 2.3 million steps.",
+        r"With $\gamma = 0.99$, $\eta = 0.002$ and `gamma=0.99`. The interval is that of 95%.",
+        "In full mode 0.96 is reached.",
+        "In runs with other seeds it was 0.84.",
+        "The paper reports 83.1% {cite:p}`one`. So does [another](https://doi.org/10.1/a), 0.777.",
+        "See [there](https://x.example/0.77/), section 5.1.1, Qwen-2.5, v0.77 and 12 of 13.",
+        "```python\nx = 0.777\n```\n\n$$ z_{97.5} $$",
+    ],
+)
+def test_numbers_with_a_source_pass(root: Path, prose: str) -> None:
+    assert numbers_without_source(root, prose) == []
+
+
+@pytest.mark.parametrize(
+    ("prose", "found"),
+    [
+        ("It reaches 0.57, or 57%, or 59 points.", ["0.57", "57%", "59 points"]),
+        ("Exactly 0.5781 and .577.", ["0.5781", ".577"]),
+        ("The gain is 0.32, or 1.2 times.", ["0.32", "1.2"]),  # 0.58 - 0.25: no output shows it
+        ("It lies between 0.41 and 0.22.", ["0.41", "0.22"]),  # bounds alone
+        ("So 0.58 [0.41, 0.71].", ["0.58 [0.41, 0.71]"]),
+        ("So 0.58 [0.10, 0.39].", ["0.58 [0.10, 0.39]"]),
+        ("So 0.25 [-0.39, -0.10].", ["0.25 [-0.39, -0.10]"]),
+        ("One seed ended at 0.60, another at 0.20.", ["0.60", "0.20"]),
+        ("We see 0.96 and 0.843.", ["0.96", "0.843"]),  # does not tell of those runs
+        ("We see 0.72.", ["0.72"]),  # another chapter's
+        ("We see 0.77 and 0.91.", ["0.77", "0.91"]),  # style and pictures
+        ("The paper reports 0.7 {cite:p}`one`. We see 0.777.", ["0.777"]),
+        ("[Before](first.ipynb) it was 0.777.", ["0.777"]),
+        ("| a | 0.777 |\n|--:|--:|\n| b | 0.888 {cite:p}`one` |", ["0.777"]),
+        ("- It is 0.777\n- It is {cite:t}`one`", ["0.777"]),
+        ("```{note}\nWe tried 0.777.\n```", ["0.777"]),
+        ("## Summary\n\nAt first 0.123.", ["0.123"]),
+    ],
+)
+def test_numbers_without_a_source_are_found(root: Path, prose: str, found: list[str]) -> None:
+    assert numbers_without_source(root, prose) == found
+
+
+def test_numbers_are_read_after_the_method_where_nothing_is_called_train(root: Path) -> None:
+    cells = [md("## The method\n\nIt is 0.777."), md("## Search\n\nIt is 0.888.")]
+    nb = notebooks.load(write(root, NAME, *cells))
+    found = list(prose_numbers.problems_with_numbers(nb, root, NAME))
+    assert [(cell, message.split(":")[0]) for cell, message in found] == [
+        (3, "no output shows 0.888")
+    ]
+    assert found[0][1].endswith("'It is 0.888.'")
+    nb.metadata.duality.numbers = {"0.888": "drawn by hand on the board"}
+    assert list(prose_numbers.problems_with_numbers(nb, root, NAME)) == []
+
+
+def test_damaged_results_are_one_line(
+    root: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "book" / "results").mkdir()
+    (root / "book" / "results" / "reward-tiny.json").write_text("{", "utf-8")
+    assert check(root, capsys) == [f"{NAME}: reward-tiny.json is damaged: restore it from git."]

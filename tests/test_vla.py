@@ -1,11 +1,13 @@
 """The small vision-language-action policy: its parts, its training, its reinforcement learning."""
 
+import errno
 import warnings
 
 import pytest
 import torch
 from helpers import one_line
 
+from tutorial_utils import _disk
 from tutorial_utils.evidence import evaluate, weights
 from tutorial_utils.learning import vla_rl
 from tutorial_utils.learning.vla_rl import RLConfig
@@ -417,3 +419,35 @@ def test_the_cache_can_be_turned_off(cache, monkeypatch):
     assert keep(1.0) == (False, 1.0)
     assert keep(2.0) == (False, 2.0)
     assert not cache.exists()
+
+
+def test_a_cache_that_is_a_file_ends_no_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("DUALITY_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="cannot keep weights.*DUALITY_CACHE") as caught:
+        found = [keep(value) for value in (1.0, 2.0)]
+    assert found == [(False, 1.0), (False, 2.0)]
+    assert len(caught) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("broken", ["tempfile.mkstemp", "os.replace"])
+def test_a_full_disk_ends_no_run_and_holds_no_draft(cache, monkeypatch, broken):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(broken, full)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert keep(1.0) == (False, 1.0)
+    assert not list(cache.iterdir())
+
+
+def test_a_user_without_a_home_trains(monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DUALITY_CACHE", raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    monkeypatch.setattr(_disk, "_warn", _disk._warn.__wrapped__)  # whatever ran before
+    with pytest.warns(UserWarning, match="home folder"):
+        assert keep(1.0) == (False, 1.0)

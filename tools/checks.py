@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 from card import CARD_TAG, Cards
 from nbformat import NotebookNode
 from notebooks import NotebookError, load, metadata_of, source_hash, tags
+from outputs import IMAGES, texts
+from prose_numbers import problems_with_numbers
 
 MAX_BYTES = 400 * 1024
 CELLS = range(20, 73)
@@ -53,8 +54,6 @@ SECRET = re.compile(
     r"|(?i:api[_-]?key)[\"'\]]*\s*[=:]\s*[\"'][^\"'\s]{8,}[\"']"
 )
 LEFTOVER = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
-IMAGES = ("image/png", "image/gif")
-BINARY = (*IMAGES, "image/jpeg", "image/webp", "application/pdf")
 
 Problems = Iterator[tuple[int, str]]  # number of the cell (from 1; 0: the notebook), message
 
@@ -157,6 +156,18 @@ def check_sections(chapter: Chapter) -> Problems:
             yield 0, f"exempt_sections names {section!r}; it may name {', '.join(SECTIONS)}."
 
 
+def check_numbers(chapter: Chapter) -> Problems:
+    results = chapter.cards.book.root / "book" / "results"
+    yield from problems_with_numbers(chapter.nb, results, chapter.name)
+
+
+def check_kernel(chapter: Chapter) -> Problems:
+    name = chapter.nb.metadata.get("kernelspec", {}).get("name")
+    if name != "python3":
+        path = chapter.path.relative_to(chapter.cards.book.root)
+        yield 0, f"its kernel is {name!r}: run jupytext --set-kernel python3 {path}"
+
+
 def check_size(chapter: Chapter) -> Problems:
     size, count = chapter.path.stat().st_size, len(chapter.nb.cells)
     if size > MAX_BYTES:
@@ -209,26 +220,13 @@ def check_alt_text(chapter: Chapter) -> Problems:
 
 
 def check_leaks(chapter: Chapter) -> Problems:
-    texts = [(number, cell.source) for number, cell in enumerate(chapter.nb.cells, 1)]
-    texts += [(number, text) for number, out in chapter.outputs() for text in _texts(out)]
-    for number, text in texts:
+    shown = [(number, cell.source) for number, cell in enumerate(chapter.nb.cells, 1)]
+    shown += [(number, text) for number, out in chapter.outputs() for text in texts(out)]
+    for number, text in shown:
         if found := LOCAL_PATH.search(text):
             yield number, f"holds a local path ({found[0][:60]})."
         if found := SECRET.search(text):
             yield number, f"holds what looks like a secret ({found[0][:7]}...): revoke, remove it."
-
-
-def _texts(output: NotebookNode) -> Iterator[str]:
-    """What a reader can read in an output; base64 would only match by chance."""
-    if output.output_type == "stream":
-        yield output.text
-    elif output.output_type == "error":
-        yield "\n".join([output.evalue, *output.traceback])
-    else:
-        for mime, data in output.data.items():
-            if mime not in BINARY:
-                text = data if isinstance(data, str) else json.dumps(data)
-                yield re.sub(r"data:[\w/+.-]+;base64,[\w/+=\s]+", "", text)
 
 
 def check_execution_counts(chapter: Chapter) -> Problems:
@@ -272,8 +270,10 @@ FACT_CHECKS: tuple[Callable[[Chapter], Problems], ...] = (
     check_card,
     check_freshness,
     check_sections,
+    check_numbers,
 )
 CHECKS: tuple[Callable[[Chapter], Problems], ...] = (
+    check_kernel,
     check_size,
     check_code,
     check_outputs,

@@ -98,7 +98,7 @@ def build_wheel(book: Book) -> Path:
     target = book.scratch / "wheel"
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as copy:
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
             shutil.copy(book.root / name, copy)
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(book.root / "src", Path(copy) / "src", ignore=ignore)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,8 @@ class Scheduler:
 
     def execute(self, names: list[str], jobs: int) -> list[str]:
         """Execute `names` and return those that failed; Ctrl-C stops all and is raised again."""
+        # A shell starts its background jobs with SIGINT ignored, and Python leaves it that way.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with ThreadPoolExecutor(jobs) as pool:
             futures = {pool.submit(self._chapter, name): name for name in names}
             try:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+from collections.abc import Iterator
 
 from nbformat import NotebookNode
 from PIL import Image, ImageChops, ImageStat
 
+IMAGES = ("image/png", "image/gif")
+_BINARY = (*IMAGES, "image/jpeg", "image/webp", "application/pdf")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
 # Every tqdm bar ends with its clock: [00:05<00:10, 9.8it/s, loss=0.1], or [00:05, 9.8it/s].
 _BAR = re.compile(r".*\[(?:\d+:)?\d\d:\d\d[<,\]].*\]\s*|.*\[(?:\d+:)?\d\d:\d\d\]\s*")
@@ -91,3 +95,16 @@ def _cleaned(output: NotebookNode) -> bool:
             # Jupyter ends base64 with a line break or not, depending on who wrote it.
             output.data[mime] = smaller_png(data.strip())
     return True
+
+
+def texts(output: NotebookNode) -> Iterator[str]:
+    """What a reader can read in an output; base64 would only match by chance."""
+    if output.output_type == "stream":
+        yield output.text
+    elif output.output_type == "error":
+        yield "\n".join([output.evalue, *output.traceback])
+    else:
+        for mime, data in output.data.items():
+            if mime not in _BINARY:
+                text = data if isinstance(data, str) else json.dumps(data)
+                yield re.sub(r"data:[\w/+.-]+;base64,[\w/+=\s]+", "", text)

@@ -24,6 +24,7 @@ EXTENSIONS = (
     "duality_hero",
     "duality_links",
     "duality_map",
+    "duality_opening",
     "duality_plans",
     "duality_replications",
     "duality_tables",

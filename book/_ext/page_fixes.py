@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,25 @@ from sphinx.writers.html5 import HTML5Translator
 NO_SUMMARY_OFFLINE = (
     'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 )
+INTERVAL = re.compile(r"[\d.,]+%? \[[-+\d., %]+\]")
+
+
+def keep_intervals_whole(app: Sphinx, doctree: nodes.document) -> None:
+    """Let no line break part an interval such as 0.93 [0.90, 0.95]."""
+    for text in list(doctree.findall(nodes.Text)):
+        whole = INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
+        if whole != text and not isinstance(text.parent, nodes.FixedTextElement | nodes.literal):
+            text.parent.replace(text, nodes.Text(whole))
 
 
 def open_folded_cell(translator: HTML5Translator, node: HideCodeCellNode) -> None:
     """Write what MyST-NB writes, with a heading that is valid and that a screen reader reads.
 
-    Paragraphs are not allowed in a summary, and its label hid what the summary says.
+    Paragraphs are not allowed in a summary, and its label hid what the summary says. A cell without
+    a text of its own for the open state keeps its label.
     """
-    show, hide = (escape(node[f"prompt_{what}"]) for what in ("show", "hide"))
+    show = escape(node["prompt_show"])
+    hide = escape(node["prompt_hide"]) or show
     translator.body.append(
         f'<details class="admonition hide {" ".join(node["classes"])}">\n'
         f'<summary><span class="collapsed">{show}</span>'
@@ -54,6 +66,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("myst_nb")
     app.add_node(HideCodeCellNode, override=True, html=(open_folded_cell, close_folded_cell))
     app.add_js_file(None, body=NO_SUMMARY_OFFLINE)
+    app.connect("doctree-read", keep_intervals_whole)
     app.connect("html-page-context", name_citations)
     app.connect("build-finished", drop_icon_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

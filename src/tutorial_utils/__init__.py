@@ -1,8 +1,10 @@
 """Helpers of the book Duality: what two chapters share and no chapter teaches.
 
-Importing the package sets torch to one thread on the CPU (`DUALITY_THREADS` overrides): on a
-shared machine small networks train 5 to 20 times faster that way, and parallelism comes from the
-population axis instead. It also registers the `Tabletop/...-v0` environments with Gymnasium.
+Importing the package sets torch to one CPU thread in the whole process, for your own networks as
+well: on a shared machine small ones train 5 to 20 times faster that way, and parallelism comes from
+the population axis instead. `DUALITY_THREADS=8` in the environment sets another number, and so does
+`torch.set_num_threads(8)` after the import. The import also registers the `Tabletop/...-v0`
+environments with Gymnasium.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ Nothing here trains or draws; this room knows the lab, and none of the rooms abo
 
 from __future__ import annotations
 
-from .claims import ClaimError, Claims, read_results
+from .claims import ClaimError, Claims
 from .evaluation import Evaluation, evaluate
 from .intervals import Interval, band, bootstrap, difference
 from .provenance import provenance_line
+from .results import like_with_like, read_arms, read_results
 
 __all__ = [
     "ClaimError",
@@ -19,7 +20,9 @@ __all__ = [
     "bootstrap",
     "difference",
     "evaluate",
+    "like_with_like",
     "provenance_line",
+    "read_arms",
     "read_results",
     "run_mode",
     "weights",

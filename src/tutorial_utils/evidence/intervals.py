@@ -9,9 +9,13 @@ instead of 95%, its bias-corrected form (BCa) hardly more. Two factors on the de
 the estimate mend that: sqrt(n / (n - 1)), because resampling n values understates their spread, and
 t / z, because that spread is itself estimated. Both vanish as n grows.
 
-No bootstrap sees what no seed showed. Successes (0 or 1) get at least the Wilson interval of the
-pooled episodes, so that a perfect score never has width zero. A rare kind of seed that the sample
-lacks stays invisible all the same: where one seed in ten fails, five seeds miss it 59% of the time.
+No bootstrap sees what no seed showed: where one training in ten fails, five seeds miss that 59% of
+the time, and then they all agree. So successes (0 or 1) get at least a Wilson interval, of as many
+observations as they are worth. Episodes of one seed resemble each other: n seeds of E episodes with
+an intraclass correlation rho are worth n E / (1 + (E - 1) rho) (the design effect: Kish, Survey
+Sampling, 1965). Seeds that agree cannot tell rho, so it is the mean of (2 s - 1)^2 over the seeds'
+rates s, which it would be if half of all seeds failed: 1 where each seed is all or nothing, and the
+interval is that of n outcomes; 0 where each seed wins half of its episodes.
 """
 
 from __future__ import annotations
@@ -79,49 +83,66 @@ def numbers(values: Any, what: str, ndims: Sequence[int], finite: bool = True) -
 
 
 class _Arm(NamedTuple):
-    estimate: float
-    deviations: np.ndarray  # [resamples], of the bootstrap estimates, widened to unbiased variance
-    seeds: int
-    below: float  # the interval reaches at least this far below the estimate
+    scores: np.ndarray  # [seeds]
+    below: float  # the interval reaches at least this far below the mean
     above: float  # and this far above
     is_rate: bool
 
 
-def _arm(values: Any, statistic: Statistic, level: float, resamples: int, rng: Any) -> _Arm:
+def _arm(values: Any, level: float) -> _Arm:
     array = numbers(values, "values", (1, 2))
     n = len(array)
     if n < 2:
         raise ValueError("an interval over seeds needs at least 2: one says nothing of the others.")
-    function = statistic if callable(statistic) else _STATISTICS[statistic]
-    scores = array.reshape(n, -1).mean(axis=1)  # [seeds]
+    array = array.reshape(n, -1)
+    scores = array.mean(axis=1)
+    is_success = ((array == 0) | (array == 1)).all()
+    below, above = _least(scores, array.shape[1], level) if is_success else (0.0, 0.0)
+    return _Arm(scores, below, above, not ((array < 0) | (array > 1)).any())
+
+
+def _least(rates: np.ndarray, episodes: int, level: float) -> tuple[float, float]:
+    """How far Wilson's interval reaches below and above the mean of the seeds' rates [seeds]."""
+    rho, p = np.mean((2 * rates - 1) ** 2), rates.mean()
+    worth = len(rates) * episodes / (1 + (episodes - 1) * rho)
+    z = stats.norm.ppf((1 + level) / 2)
+    center = (p + z**2 / (2 * worth)) / (1 + z**2 / worth)
+    half = z * np.sqrt(p * (1 - p) / worth + (z / (2 * worth)) ** 2) / (1 + z**2 / worth)
+    return float(p - center + half), float(center + half - p)
+
+
+class _Spread(NamedTuple):
+    """The bootstrap of one set of scores."""
+
+    estimate: float
+    deviations: np.ndarray  # [resamples] from the estimate, widened to an unbiased variance
+    seeds: int
+
+
+def _spread(scores: np.ndarray, statistic: Statistic, resamples: int, rng: Any) -> _Spread:
+    n, function = len(scores), statistic if callable(statistic) else _STATISTICS[statistic]
     estimate = float(function(scores, axis=-1))
     block = max(1, _BLOCK // n)
     draws = [
         function(scores[rng.integers(n, size=(min(block, resamples - done), n))], axis=-1)
         for done in range(0, resamples, block)
     ]
-    deviations = (np.concatenate(draws) - estimate) * np.sqrt(n / (n - 1))
-    below = above = 0.0
-    if ((array == 0) | (array == 1)).all():
-        pooled = stats.binomtest(int(array.sum()), array.size)
-        wilson = pooled.proportion_ci(level, method="wilson")
-        below, above = array.mean() - wilson.low, wilson.high - array.mean()
-    return _Arm(estimate, deviations, n, below, above, not ((array < 0) | (array > 1)).any())
+    return _Spread(estimate, (np.concatenate(draws) - estimate) * np.sqrt(n / (n - 1)), n)
 
 
-def _interval(arms: Sequence[_Arm], level: float) -> Interval:
-    """Of one arm, or of the first minus the second (Welch's degrees of freedom)."""
-    signs = (1, -1)[: len(arms)]
-    estimate = sum(s * arm.estimate for s, arm in zip(signs, arms, strict=True))
-    deviations = sum(s * arm.deviations for s, arm in zip(signs, arms, strict=True))
-    variances = np.array([arm.deviations.var() for arm in arms])
-    freedoms = np.array([arm.seeds - 1 for arm in arms])
-    total = variances.sum()
+def _interval(arms: Sequence[_Arm], spreads: Sequence[_Spread], level: float) -> Interval:
+    """Of one arm, or of the first minus the second; two spreads are of two independent arms."""
+    signs = (1, -1)[: len(spreads)]
+    estimate = sum(s * spread.estimate for s, spread in zip(signs, spreads, strict=True))
+    deviations = sum(s * spread.deviations for s, spread in zip(signs, spreads, strict=True))
+    variances = np.array([spread.deviations.var() for spread in spreads])
+    freedoms = np.array([spread.seeds - 1 for spread in spreads])
+    total = variances.sum()  # Welch's degrees of freedom
     freedom = total**2 / (variances**2 / freedoms).sum() if total > 0 else freedoms.min()
     tail = (1 - level) / 2
     widen = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
     low, high = widen * np.quantile(deviations, (tail, 1 - tail))
-    # The floors of two arms combine as their squares: Newcombe's interval (1998) for a difference.
+    # The least widths of two arms combine as their squares: Newcombe (1998) for a difference.
     below = hypot(arms[0].below, *(arm.above for arm in arms[1:]))
     above = hypot(arms[0].above, *(arm.below for arm in arms[1:]))
     low, high = estimate + min(low, -below), estimate + max(high, above)
@@ -131,16 +152,12 @@ def _interval(arms: Sequence[_Arm], level: float) -> Interval:
     return Interval(float(estimate), float(min(low, estimate)), float(max(high, estimate)))
 
 
-def _compare(
-    arms: Sequence[Any], statistic: Statistic, level: float, resamples: int, seed: int
-) -> Interval:
+def _check(statistic: Statistic, level: float, resamples: int) -> None:
     if not callable(statistic):
         one_of(statistic, _STATISTICS, "statistic")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level!r}.")
     positive_int(resamples, "resamples", least=100)
-    rng = np.random.default_rng(seed)
-    return _interval([_arm(values, statistic, level, resamples, rng) for values in arms], level)
 
 
 def bootstrap(
@@ -154,7 +171,7 @@ def bootstrap(
 
     Args:
         values: [seeds] or [seeds, episodes]. Give successes as episodes (0 or 1), so that the
-            interval knows how many there were; other equal numbers have an interval of width zero.
+            interval knows that they are; other equal numbers have an interval of width zero.
         statistic: of the seeds' means over episodes: "mean", "iqm" (interquartile mean, Agarwal et
             al. 2021, arXiv 2108.13264) or a function of ([..., seeds], axis=-1) as `numpy.median`.
         level: probability that the interval covers the truth.
@@ -166,7 +183,9 @@ def bootstrap(
     Raises:
         ValueError: empty, ragged or not finite values, fewer than two seeds, unknown statistic.
     """
-    return _compare([values], statistic, level, resamples, seed)
+    _check(statistic, level, resamples)
+    arm, rng = _arm(values, level), np.random.default_rng(seed)
+    return _interval([arm], [_spread(arm.scores, statistic, resamples, rng)], level)
 
 
 def difference(
@@ -176,9 +195,28 @@ def difference(
     level: float = 0.95,
     resamples: int = 4000,
     seed: int = 0,
+    *,
+    paired: bool,
 ) -> Interval:
-    """Interval of statistic(a) - statistic(b), two independent arms; arguments as `bootstrap`."""
-    return _compare([a, b], statistic, level, resamples, seed)
+    """Interval of the statistic of a minus that of b; arguments as `bootstrap`.
+
+    Args:
+        paired: whether seed i of both arms belongs together (same seed, same data, same starts).
+            The difference is then taken for each seed first, and what both seeds share drops out.
+            Where nothing is shared, False: Welch's interval of two independent arms.
+
+    Raises:
+        ValueError: as `bootstrap`, or paired arms of different numbers of seeds.
+    """
+    _check(statistic, level, resamples)
+    arms, rng = [_arm(values, level) for values in (a, b)], np.random.default_rng(seed)
+    if not paired:
+        spreads = [_spread(arm.scores, statistic, resamples, rng) for arm in arms]
+        return _interval(arms, spreads, level)
+    first, second = (arm.scores for arm in arms)
+    if len(first) != len(second):
+        raise ValueError(f"paired arms need the same seeds, not {len(first)} and {len(second)}.")
+    return _interval(arms, [_spread(first - second, statistic, resamples, rng)], level)
 
 
 def band(values: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .._tables import table
+from .._tables import Table, table
 from .._validate import one_of, positive_int
 
 MODES = ("smoke", "lecture", "full")
@@ -73,7 +73,7 @@ class Budget:
         except ValueError as error:
             raise AttributeError(str(error)) from None
 
-    def _table(self) -> Any:
+    def _table(self) -> Table:
         return table(
             [
                 {"budget": name.replace("_", " ")}

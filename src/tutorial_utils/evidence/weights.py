@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._disk import keep, resolved
+
 _PACKAGE = Path(__file__).parents[1]
 
 
-def trained(network: nn.Module, train: Callable[[], Any], *parts: object) -> bool:
+def trained(network: nn.Module, train: Callable[[], object], *parts: object) -> bool:
     """Load the weights that `train` once gave `network`, or call it and keep them.
 
     They are found by a hash of the whole package's code, torch's version, the weights that
@@ -30,30 +31,27 @@ def trained(network: nn.Module, train: Callable[[], Any], *parts: object) -> boo
         Whether the weights were found.
     """
     where = os.environ.get("DUALITY_CACHE") or "~/.cache/duality-book"
-    if where == "off":
+    folder = None if where == "off" else resolved(where)
+    if folder is None:
         train()
         return False
-    file = Path(where).expanduser() / "weights" / f"{_key(network, parts)}.pt"
-    if file.exists():
-        try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            if saved["digest"] == _digest(saved["state"].values()):
-                network.load_state_dict(saved["state"])
-                return True
-        except Exception:
-            pass  # whatever is wrong with it, the file is of no use
+    file = folder / "weights" / f"{_key(network, parts)}.pt"
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if saved["digest"] != _digest(saved["state"].values()):
+            raise ValueError("other numbers than were saved")
+        network.load_state_dict(saved["state"])
+        return True
+    except OSError:
+        pass  # there is none, or none that may be read
+    except Exception:  # whatever is wrong with it, the file is of no use
         warnings.warn(f"{file} is damaged: training anew.", stacklevel=2)
     train()
-    _write(file, network)
-    return False
-
-
-def _write(file: Path, network: nn.Module) -> None:
     state = {name: x.detach().cpu() for name, x in network.state_dict().items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as draft:
-        torch.save({"state": state, "digest": _digest(state.values())}, draft)
-    os.replace(draft.name, file)
+    data = io.BytesIO()  # torch reports a full disk as no OSError
+    torch.save({"state": state, "digest": _digest(state.values())}, data)
+    keep(file, data.getvalue(), "weights")
+    return False
 
 
 def _key(network: nn.Module, parts: tuple[object, ...]) -> str:
@@ -66,7 +64,7 @@ def _key(network: nn.Module, parts: tuple[object, ...]) -> str:
     return key.hexdigest()
 
 
-def _digest(tensors: Any) -> str:
+def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for x in tensors:
         digest.update(repr((x.shape, x.dtype)).encode())

@@ -53,7 +53,8 @@ class Recording:
 
     def gif(self) -> Display:
         """The episodes side by side, four in a row, as an endless animation."""
-        return Display(data=_gif(np.stack([_grid(f) for f in self.frames])), format="gif")
+        data = _gif(np.stack([_grid(f) for f in self.frames]))
+        return Display(data=data, format="gif")  # type: ignore[no-untyped-call]
 
     def save(self, path: str | Path) -> None:
         """Write the animation to `path`, which ends in .gif."""
@@ -110,7 +111,8 @@ def record(
     success, steps = result.success[0], result.steps[0].astype(int)
     frames = []
     for e, band in enumerate(_bands(captions or film.words, size)):
-        shots = [np.concatenate((shot, band)) for shot in film.develop(e, steps[e], success[e])]
+        pictures = map(np.asarray, film.develop(e, steps[e], success[e]))
+        shots = [np.concatenate((picture, band)) for picture in pictures]
         frames.append([shots[min(t, steps[e])] for t in range(max(steps) + 1)])
     return Recording(np.stack(frames, axis=1), tuple(film.words), success, steps)
 
@@ -151,7 +153,8 @@ class _Film:
     def develop(self, episode: int, steps: int, success: bool) -> list[Image.Image]:
         """The pictures 0 to `steps` of one episode, the last one with its outcome."""
         side = self.size * _SMOOTH
-        trail, last, shots = Image.new("L", (side, side)), None, []
+        trail, last = Image.new("L", (side, side)), None
+        shots: list[Image.Image] = []
         for table, gripper in zip(self.tables[: steps + 1], self.grippers, strict=False):
             x, y, closed = gripper[episode] * [_SMOOTH, _SMOOTH, 1]
             trail = trail.point(_FADED)
@@ -190,14 +193,14 @@ def _judge(shot: Image.Image, success: bool, x: float) -> None:
 
 def _bands(texts: Sequence[str], width: int) -> list[np.ndarray]:
     """The captions below the tables, all of one height: uint8 [H, width, 3]."""
-    font = ImageFont.load_default(max(9, round(0.085 * width)) * _SMOOTH)
+    points = max(9, round(0.085 * width)) * _SMOOTH
+    font = ImageFont.load_default(points)
     wrapped, bands = [textwrap.wrap(text, 24) for text in texts], []
-    size = width, 4 + max(map(len, wrapped)) * round(1.25 * font.size / _SMOOTH)
+    size = width, 4 + max(map(len, wrapped)) * round(1.25 * points / _SMOOTH)
     for lines in wrapped:
         mask = Image.new("L", (size[0] * _SMOOTH, size[1] * _SMOOTH))
-        place = mask.width / 2, 4 * _SMOOTH
-        where = {"anchor": "ma", "align": "center", "spacing": 0.25 * font.size}
-        ImageDraw.Draw(mask).text(place, "\n".join(lines), 255, font, **where)
+        place, text = (mask.width / 2, 4 * _SMOOTH), "\n".join(lines)
+        ImageDraw.Draw(mask).text(place, text, 255, font, "ma", 0.25 * points, "center")
         band = Image.new("RGB", size, "white")
         _paint(band, mask, palette.INK)
         bands.append(np.asarray(band))

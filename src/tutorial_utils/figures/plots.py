@@ -13,6 +13,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from .. import _palette as palette
 from .._validate import positive_int
@@ -35,7 +36,7 @@ _ARMS = {
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
 _OTHERS = (palette.PINK, palette.CYAN, palette.ORANGE, palette.BLUE, palette.GREEN)
-_WHISKER = {"color": palette.INK, "linewidth": 1.6, "marker": "|", "markersize": 9}
+_WHISKER: dict[str, Any] = {"color": palette.INK, "linewidth": 1.6, "marker": "|", "markersize": 9}
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -51,7 +52,8 @@ def use_style() -> None:
     mpl.rc("axes", grid=True, axisbelow=True, prop_cycle=cycler(color=_OTHERS[::-1]))
     mpl.rc("axes.spines", top=False, right=False)
     mpl.rc("grid", color="#E7E9EC", linewidth=0.8)
-    mpl.rc(("xtick", "ytick"), color=grey, labelcolor=ink)
+    mpl.rc("xtick", color=grey, labelcolor=ink)
+    mpl.rc("ytick", color=grey, labelcolor=ink)
     mpl.rc("lines", linewidth=1.8)
     mpl.rc("legend", frameon=False)
 
@@ -66,7 +68,7 @@ def arm_color(name: str) -> str:
     return _COLOR.get(key) or _OTHERS[zlib.crc32(key.encode()) % len(_OTHERS)]
 
 
-def short_number(value: float, _position: int | None = None) -> str:
+def short_number(value: float, _position: float | None = None) -> str:
     """1500 -> '1.5k', 2000000 -> '2M'; also a matplotlib tick formatter."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -78,6 +80,9 @@ def curves(
     ax: Axes, x: Any, arms: Mapping[str, Any], label_x: str, label_y: str, level: float = 0.95
 ) -> None:
     """Learning curves: the mean over seeds and its Student t band (`intervals.band`).
+
+    Each curve is named at its right end. Arms of one colour differ by their dashes, and then the
+    names show the dashes too.
 
     Args:
         ax: where to draw.
@@ -100,12 +105,12 @@ def curves(
         if array.shape[1] != len(x):
             raise ValueError(f"arm {name!r} must be [seeds, {len(x)}], not {list(array.shape)}.")
         color, (mean, low, high) = arm_color(name), band(array, level)
-        dash = _DASHES[seen.count(color) % len(_DASHES)]  # two arms of one colour stay apart
+        dash = _DASHES[seen.count(color) % len(_DASHES)]
         seen.append(color)
         ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(x, mean, color=color, linestyle=dash, label=name)
         known = np.flatnonzero(np.isfinite(mean))
-        ends.append((mean[known[-1]] if len(known) else 0.0, name, color))
+        ends.append((mean[known[-1]] if len(known) else 0.0, name, color, dash))
     if not any(((array < 0) | (array > 1)).any() for array in values.values()):
         ax.set_ylim(-0.03, 1.03)
     ax.set(xlabel=label_x, ylabel=label_y)
@@ -114,22 +119,33 @@ def curves(
     _label_ends(ax, ends)
 
 
-def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
+def _label_ends(ax: Axes, ends: list[tuple[float, str, str, str]]) -> None:
     """Name each line at its right end, moved apart where the ends are close."""
     low, high = ax.get_ylim()
-    height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72  # points
-    gap = 1.25 * mpl.rcParams["font.size"] / height * (high - low)
+    gap = 1.25 * mpl.rcParams["font.size"] * ax.figure.dpi / 72 / ax.bbox.height * (high - low)
     ends = sorted(ends)
     places: list[float] = []
-    for y, _, _ in ends:
+    for y, *_ in ends:
         places.append(max(y, places[-1] + gap) if places else y)
     ceiling = high
     for i in reversed(range(len(places))):  # push back what the first pass moved above the top
         places[i] = min(places[i], ceiling)
         ceiling = places[i] - gap
-    for y, (_, name, color) in zip(places, ends, strict=True):
-        where = {"transform": ax.get_yaxis_transform(), "va": "center", "fontweight": "bold"}
-        ax.text(1.015, y, name, color=color, **where)
+    dashed = len({color for *_, color, _ in ends}) < len(ends)
+    line: dict[str, Any] = {"arrowstyle": "-", "relpos": (0, 0.5), "shrinkA": 3, "shrinkB": 5}
+    line["linewidth"] = mpl.rcParams["lines.linewidth"]
+    for y, (_, name, color, dash) in zip(places, ends, strict=True):
+        ax.annotate(
+            name,
+            (1, y),
+            (36 if dashed else 5, 0),  # points
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            arrowprops=line | {"color": color, "linestyle": dash} if dashed else None,
+            color=color,
+            va="center",
+            fontweight="bold",
+        )
 
 
 def bars(ax: Axes, arms: Mapping[str, Any], label: str) -> None:
@@ -156,8 +172,7 @@ def bars(ax: Axes, arms: Mapping[str, Any], label: str) -> None:
             # Each dot at a height of its own: equal seeds must not hide one another.
             heights = row + np.linspace(-0.18, 0.18, len(scores))
             ax.scatter(scores, heights, s=14, color="white", edgecolors=palette.INK, zorder=3)
-        where = {"transform": ax.get_yaxis_transform(), "va": "center"}
-        ax.text(1.015, row, str(interval), **where)
+        ax.text(1.015, row, str(interval), transform=ax.get_yaxis_transform(), va="center")
     ax.set_yticks(range(len(arms)), list(arms))
     ax.set_ylim(len(arms) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -195,8 +210,8 @@ def film_strip(frames: Any, columns: int = 8, captions: Sequence[str] | None = N
     columns = min(columns, len(frames))
     rows = -(-len(frames) // columns)
     high = side * frames.shape[1] / frames.shape[2] + (0.2 if captions else 0)
-    figure = _Strip(figsize=(columns * side, rows * high), dpi=110, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = _Strip(figsize=(columns * side, rows * high), dpi=110, layout=layout)
     for i, ax in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         ax.axis("off")
         if i < len(frames):

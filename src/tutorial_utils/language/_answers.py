@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
-import warnings
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,14 @@ from itertools import takewhile
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._disk import keep, resolved
 from .._validate import positive_int
 
+EXTRA = "{} is not installed: pip install 'duality-book[llm]'"
 _OWN_FILE = re.compile(r"[0-9a-f]{64}\.(\w+\.tmp|json)")
 
 
@@ -59,9 +59,9 @@ class AnswerCache:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         setting = os.environ.get("DUALITY_CACHE") or "~/.cache/duality-book/answers"
-        self.folder = None if setting == "off" else Path(folder or setting).expanduser()
+        self.folder = None if setting == "off" else resolved(folder or setting)
 
-    def get(self, key: Mapping[str, Any]) -> str | None:
+    def get(self, key: Mapping[str, object]) -> str | None:
         """The answer under `key`; None where there is none or its file is damaged."""
         if self.folder is None:
             return None
@@ -73,24 +73,13 @@ class AnswerCache:
             return None
         return answer if isinstance(answer, str) else None
 
-    def put(self, key: Mapping[str, Any], answer: str) -> None:
+    def put(self, key: Mapping[str, object], answer: str) -> None:
         """Keep an answer; where the disk refuses, one line of warning is all that happens."""
         if self.folder is None:
             return
         name = digest(key)  # stands for the prompt, which is not written
-        entry = {k: v for k, v in key.items() if k != "prompt"} | {"entry": name}
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Mode 0600, and a reader never sees half a file, however many processes write.
-            handle, draft = tempfile.mkstemp(".tmp", name + ".", self.folder)
-            try:
-                with open(handle, "w", encoding="utf-8") as file:
-                    json.dump(entry | {"answer": answer}, file)
-                os.replace(draft, self.folder / f"{name}.json")
-            finally:
-                Path(draft).unlink(missing_ok=True)
-        except OSError as error:
-            warnings.warn(f"cannot keep answers in {self.folder}: {error.strerror}", stacklevel=2)
+        entry = {k: v for k, v in key.items() if k != "prompt"} | {"entry": name, "answer": answer}
+        keep(self.folder / f"{name}.json", json.dumps(entry).encode(), "answers")
 
     def clear(self) -> None:
         """Remove every answer, and no file that is not the cache's own."""
@@ -99,24 +88,40 @@ class AnswerCache:
                 path.unlink(missing_ok=True)
 
 
-def digest(key: Mapping[str, Any]) -> str:
+def digest(key: Mapping[str, object]) -> str:
     """What stands for a question in the cache: 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-class Backend:
+class Backend(ABC):
     """What both back-ends share: checked input, the cache, the count, the mean of a score."""
 
-    def __init__(self, name: str, cache: AnswerCache | str | Path | bool, **key: Any) -> None:
-        if not (isfinite(key["temperature"]) and key["temperature"] >= 0):
-            raise ValueError(f"temperature must be at least 0, not {key['temperature']!r}.")
-        positive_int(key["max_tokens"], "max_tokens")
+    def __init__(
+        self,
+        name: str,
+        cache: AnswerCache | str | Path | bool,
+        temperature: float,
+        max_tokens: int,
+        **which: str | int,
+    ) -> None:
+        if not (isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature must be at least 0, not {temperature!r}.")
         self.name, self.usage = name, Usage()
+        self._temperature = float(temperature)
+        self._max_tokens = positive_int(max_tokens, "max_tokens")
         self._drawn: Counter[str] = Counter()  # answers so far, per prompt
         if cache is True or isinstance(cache, str | Path):
             cache = AnswerCache(None if cache is True else cache)
         self._cache = cache or None
-        self._key = key | {"temperature": float(key["temperature"])}
+        self._key = which | {"temperature": self._temperature, "max_tokens": self._max_tokens}
+
+    @abstractmethod
+    def _ask(self, prompt: str, samples: list[int]) -> Iterator[str]:
+        """One answer for each of these indices, none of which is in the cache."""
+
+    @abstractmethod
+    def _scored(self, texts: list[str]) -> Sequence[tuple[Sequence[object], list[float]]]:
+        """The tokens of each text, and the log-probability of each given those before it."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -135,18 +140,19 @@ class Backend:
         asking = digest({"prompt": prompt})  # the prompt itself is kept nowhere
         first = self._drawn[asking]
         samples = range(first, first + positive_int(n, "n"))
-        keys = [self._key | {"prompt": prompt, "sample": i} for i in samples]
-        answers = [self._cache.get(key) if self._cache else None for key in keys]
-        missing = [i for i, answer in enumerate(answers) if answer is None]
-        self.usage.cached += n - len(missing)
+        keys = {i: self._key | {"prompt": prompt, "sample": i} for i in samples}
+        found = {i: self._cache.get(key) if self._cache else None for i, key in keys.items()}
+        answers = {i: answer for i, answer in found.items() if answer is not None}
+        missing = [i for i in samples if i not in answers]
+        self.usage.cached += len(answers)
         # One by one: what came before an error is kept, because it has been paid for.
-        asked = self._ask(prompt, [first + i for i in missing]) if missing else ()
+        asked = self._ask(prompt, missing) if missing else ()
         for i, answer in zip(missing, asked, strict=True):
             answers[i] = answer
             if self._cache:
                 self._cache.put(keys[i], answer)
         self._drawn[asking] += n
-        return answers
+        return [answers[i] for i in samples]
 
     def logprob(self, prompt: str, options: Sequence[str]) -> Tensor:
         """Mean log-probability per token of each option after the prompt [options], in nats.

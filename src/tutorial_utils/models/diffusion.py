@@ -7,6 +7,7 @@ its noise level and a condition; training with averaged weights; sampling with a
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import warnings
@@ -158,6 +159,24 @@ def fit(
     return averaged.module.requires_grad_(False), losses
 
 
+def _grid(levels: Scheduler, steps: int) -> tuple[Scheduler, list[int], list[int]]:
+    """A scheduler that steps from each level visited to the next, and at last to clean data.
+
+    Returns:
+        Also the numbers of these levels for this scheduler, and those for the network.
+    """
+    levels.set_timesteps(steps)
+    visited = levels.timesteps[:steps]  # rounding errors of diffusers may add a level -1
+    if isinstance(levels, DDPMScheduler):
+        levels.set_timesteps(timesteps=visited.tolist())
+        return levels, visited.tolist(), visited.tolist()
+    # DDIM takes steps of one size: it gets a schedule without the levels in between.
+    short = copy.copy(levels)
+    short.alphas_cumprod = levels.alphas_cumprod[visited.flip(0)]
+    short.set_timesteps(levels.config.num_train_timesteps)
+    return short, list(reversed(range(steps))), visited.tolist()
+
+
 @torch.inference_mode()
 def sample(
     network: Denoiser,
@@ -177,11 +196,11 @@ def sample(
         raise ValueError(f"steps must be at most {count}, the number of levels, not {steps}.")
     # Where DDIM cuts the predicted data, it has to derive the noise anew from what is left.
     extra = {"use_clipped_model_output": True} if isinstance(levels, DDIMScheduler) else {}
-    levels.set_timesteps(steps)
+    levels, places, visited = _grid(levels, steps)
     x = torch.randn(*condition.shape[:2], network.size, generator=generator)
-    for k in levels.timesteps:
+    for i, k in zip(places, visited, strict=True):
         noise = network(x, k, condition)
-        x = levels.step(noise, k, x, generator=generator, **extra).prev_sample
+        x = levels.step(noise, i, x, generator=generator, **extra).prev_sample
     return x
 
 

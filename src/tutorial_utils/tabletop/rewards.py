@@ -50,9 +50,11 @@ def _left_to_place(world: World) -> Tensor:
         approach = target + (target - zone) / carry.clamp_min(1e-6) * GRASP_RADIUS
     reach = distance(approach, world.gripper[:, None]) + _STAGE  # [k, N]
     reach = torch.where(held, 0.0, reach)
-    first = placed.logical_not().cumsum(0).eq(1) & ~placed  # [k, N], the disc to do next
-    wait = torch.where(held, 0.0, _FAR)  # for discs whose turn has not come
-    left = torch.where(placed, 0.0, carry + torch.where(first | held, reach, wait)).sum(0)
+    if k > 1:
+        first = placed.logical_not().cumsum(0).eq(1) & ~placed  # [k, N], the disc to do next
+        wait = torch.where(held, 0.0, _FAR)  # for discs whose turn has not come
+        reach = torch.where(first | held, reach, wait)
+    left = torch.where(placed, 0.0, carry + reach).sum(0)
     if world.task.button:
         press = distance(world.gripper, world.button) + 2 * _STAGE
         left = torch.where(world.pressed > 0.5, left, press + carry[0] + 1.0)

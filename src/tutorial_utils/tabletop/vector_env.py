@@ -82,6 +82,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
         self._everyone = torch.arange(num_envs, device=self.device)
         self._keys: Tensor | None = None  # one stream per robot, set by the first reset
         self._number = torch.zeros_like(self._everyone)  # episodes started, per robot
+        self._before = torch.zeros(num_envs, device=self.device)  # potential before the action
         self._instructions = [""] * num_envs
 
     def _space(self) -> spaces.Space:
@@ -193,7 +194,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
             for robot, words in zip(robots.tolist(), instructions(self.world, robots), strict=True):
                 self._instructions[robot] = words
         if self.reward != "sparse":
-            self._before = potential(self.world)
+            self._before = potential(self.world)  # all robots: the few alone take as long
 
     # ---------------------------------------------------------------- what is seen
 

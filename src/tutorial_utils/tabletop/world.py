@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from .._validate import positive_int
+from .colors import draw
 from .contact import distance, push
 from .streams import mix, uniform
 from .tasks import (
     BUTTON_RADIUS,
     CLEARANCE,
-    COLORS,
     GRASP_RADIUS,
     OBJECT_RADIUS,
     PLACE_RADIUS,
     REACH_RADIUS,
-    TASKS,
     Shift,
     Task,
 )
@@ -68,8 +67,10 @@ class World:
         n = num_envs
         self.episode = torch.zeros(n, dtype=torch.int64, device=self.device)  # key of its stream
         self.elapsed = torch.zeros(n, dtype=torch.int64, device=self.device)
-        self.object_color = torch.zeros(self.num_objects, n, dtype=torch.int64, device=self.device)
-        self.zone_color = torch.zeros(self.num_zones, n, dtype=torch.int64, device=self.device)
+        self._colors = torch.zeros(  # discs first, drawn when something looks at them
+            self.num_objects + self.num_zones, n, dtype=torch.int64, device=self.device
+        )
+        self._colorless = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.previous = self.gripper.clone()  # where the gripper came from, for swept collisions
         self._draws = torch.arange(1024, device=self.device)
         areas = [task.gripper_area] + [task.object_area] * self.num_objects
@@ -90,14 +91,15 @@ class World:
         self.rows = {name: slice(e - sizes[name], e) for name, e in zip(sizes, ends, strict=True)}
         self.state = torch.zeros(ends[-1], n, device=self.device)
         view = {name: self.state[rows] for name, rows in self.rows.items()}
+        none = self.state[:0]
         self.gripper = view["gripper"]  # [2, N]
         self.closed = view["closed"][0]  # [N], 1 when the fingers are closed
         self.held = view["held"]  # [K, N], 1 for the disc in the fingers
         self.objects = view["object"].view(2, k, n)  # [2, K, N]
         self.zones = view["zone"].view(2, z, n)  # [2, Z, N]
-        self.button = view.get("button")  # [2, N]
-        self.pressed = view["pressed"][0] if self.task.button else None  # [N]
-        self.disc_center = view.get("disc")  # [2, N], obstacle or hazard
+        self.button = view.get("button", none)  # [2, N], without a button [0, N]
+        self.pressed = view["pressed"][0] if self.task.button else torch.zeros_like(self.closed)
+        self.disc_center = view.get("disc", none)  # [2, N], obstacle or hazard; without one [0, N]
 
     # ---------------------------------------------------------------- the start of an episode
 
@@ -111,7 +113,8 @@ class World:
         start[self.rows["zone"]] = places[:, 1 + k : 1 + k + z].flatten(0, 1)
         if self.task.button:
             start[self.rows["button"]] = places[:, 1 + k + z]
-        draws = uniform(episode, self._draws[:3])  # [3, M]
+        if self.disc or self.task.mirrored_start:
+            draws = uniform(episode, self._draws[:3])  # [3, M]
         if self.disc:
             x0, x1, y0, y1 = self.disc.center
             start[self.rows["disc"].start] = x0 + (x1 - x0) * draws[0]
@@ -121,7 +124,7 @@ class World:
         self.state[:, robots] = start
         self.episode[robots] = episode
         self.elapsed[robots] = 0
-        self._color(robots, episode)
+        self._colorless[robots] = True
 
     def _places(self, episode: Tensor) -> Tensor:
         """Random places [2, E, M], redrawn for the robots whose things are too close together."""
@@ -141,23 +144,27 @@ class World:
                 return places
         raise RuntimeError(f"{self.task.name}: no room on the table; use fewer distractors.")
 
-    def _color(self, robots: Tensor, episode: Tensor) -> None:
-        """Distinct colours for the discs and for the zones, obeying `shift.pairs`."""
-        c, index = len(COLORS), list(TASKS).index(self.task.name) if self.task.name in TASKS else 0
-        draws = uniform(mix(episode, 2000), self._draws[: 2 * c])  # [2C, M]
-        objects, zones = draws[:c].argsort(0), draws[c:].argsort(0)  # two shuffles of the palette
-        objects, zones = objects[: max(self.num_objects, 1)], zones[: self.num_zones]
-        if self.task.same_color:
-            zones = objects[: self.num_zones]
-        if self.shift.pairs != "all" and not self.task.same_color:
-            pair = index + zones[0] + (objects[0] if self.num_objects else 0)  # [M]
-            if self.shift.pairs == "unseen":
-                move = -pair
-            else:
-                move = torch.where(pair % c == 0, 1 + mix(episode, 2001) % (c - 1), 0)
-            zones = (zones + move) % c
-        self.object_color[:, robots] = objects[: self.num_objects]
-        self.zone_color[:, robots] = zones
+    # ---------------------------------------------------------------- its colours
+
+    @property
+    def object_color(self) -> Tensor:
+        """Which of `COLORS` each disc has, int64 [K, N]."""
+        return self._colored()[: self.num_objects]
+
+    @property
+    def zone_color(self) -> Tensor:
+        """Which of `COLORS` each zone has, int64 [Z, N]."""
+        return self._colored()[self.num_objects :]
+
+    @torch.inference_mode()  # may be asked for within it and outside
+    def _colored(self) -> Tensor:
+        """The colours, after those of the episodes that began since the last call are drawn."""
+        robots = self._colorless.nonzero()[:, 0]
+        if len(robots):
+            counts = (self.num_objects, self.num_zones)
+            self._colors[:, robots] = draw(self.task, self.shift, *counts, self.episode[robots])
+            self._colorless.zero_()
+        return self._colors
 
     # ---------------------------------------------------------------- one step
 
