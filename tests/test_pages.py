@@ -21,6 +21,7 @@ from helpers import one_line
 from PIL import Image
 from pybtex.database import parse_file
 
+from tutorial_utils import figures
 from tutorial_utils.figures import palette
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,7 @@ import duality_glossary as glossary  # noqa: E402
 import duality_hero as hero  # noqa: E402
 import duality_opening as opening  # noqa: E402
 import duality_plans as plans  # noqa: E402
+import duality_replications as replications  # noqa: E402
 import duality_tables as tables  # noqa: E402
 
 FACTS = {
@@ -302,7 +304,138 @@ def test_coverage_shows_every_leaf_and_every_claim(built: Path, book: data.Book)
     for chapter in book.chapters.values():
         assert chapter.results["claims"]
         for claim in chapter.results["claims"]:
-            assert (claim["claim"].replace("'", "\u2019"), tables.measured(claim)) in shown
+            held = replications.replicated(chapter)[claim["claim"]].text(with_mean=True)
+            text = f"{claim['claim']} {held}".replace("'", "\u2019")
+            assert (text, tables.measured(claim)) in shown
+
+
+def test_each_claim_on_a_chapters_page_says_how_often_it_held(built: Path, book: data.Book):
+    for chapter in book.chapters.values():
+        soup = page(built, chapter.docname)
+        shown = [cell.get_text() for cell in soup.select("table.dataframe td:first-child")]
+        for text, held in replications.replicated(chapter).items():
+            assert shown.count(f"{text} {held.text()}") == 1, text
+        assert len(soup.select(".dataframe .replicated")) == len(chapter.results["claims"])
+        link = soup.select_one(".replications-note a")["href"]
+        assert page(built, "status").find(id=link.partition("#")[2])
+
+
+def replicated_chapter(*ranges: dict[str, Any], **facts: Any) -> data.Chapter:
+    """A chapter of code `new` with one claim, "it wins" (at least 0.3)."""
+    results = {"mode": "lecture", "claims": [{"claim": "it wins", "bound": 0.3, "holds": True}]}
+    facts = {"title": "One", "executed": {"source_hash": "new"}} | facts
+    return data.Chapter("base/one", "", Path(), [], facts, results, list(ranges))
+
+
+def seeds(first: int, count: int, fails: tuple[int, ...] = (), **changes: Any) -> dict[str, Any]:
+    """A range of seeds; a run of those that fail crashed if its number is negative."""
+    runs: list[dict[str, Any]] = []
+    for seed in range(first, first + count):
+        claim = {"claim": "it wins", "estimate": seed / 1000, "held": seed not in fails}
+        crashed = {"seed": seed, "error": "cell 3: no"}
+        runs.append(crashed if -seed in fails else {"seed": seed, "claims": [claim]})
+    entry = {"first": first, "count": count, "mode": "lecture", "complete": True, "runs": runs}
+    entry |= {"claims": [{"claim": "it wins", "bound": 0.3, "held": 0}], "seconds": 1.0}
+    return entry | {"digests": {"code": "new"}, "machine": "M"} | changes
+
+
+OLD = {"digests": {"code": "old"}}
+OTHER = {"claims": [{"claim": "it wins", "bound": 0.2, "held": 10}]}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "text"),
+    [
+        ([], "not replicated yet"),
+        ([seeds(100, 10)], "held in 10 of 10 replications"),
+        ([seeds(100, 10, (101,))], "held in 9 of 10 replications"),
+        ([seeds(100, 10, (101, 102))], "held in only 8 of 10 replications"),
+        ([seeds(100, 10, (101, -102))], "held in only 8 of 10 replications"),
+        ([seeds(100, 3)], "held in 3 of 3 replications; 10 are wanted"),
+        ([seeds(100, 10, **OLD)], "held in 10 of 10 replications; of earlier code"),
+        # What does not count: begun only, of other claims, of another mode, of an earlier version.
+        ([seeds(100, 10, complete=False)], "not replicated yet"),
+        ([seeds(100, 10, **OTHER)], "not replicated yet"),
+        ([seeds(100, 10, mode="full")], "not replicated yet"),
+        ([seeds(100, 10, (101, 102), **OLD), seeds(200, 10)], "held in 10 of 10 replications"),
+        # Fresh seeds add to those of the same version; a seed that ran again counts once.
+        ([seeds(100, 10, (101, 102)), seeds(200, 10)], "held in 18 of 20 replications"),
+        ([seeds(100, 10, (101,)), seeds(101, 1)], "held in 10 of 10 replications"),
+        # Every run crashed before it said what it claims.
+        ([seeds(100, 10, range(-109, -99), claims=[])], "held in only 0 of 10 replications"),
+        ([seeds(100, 10, range(-109, -99), claims=[], **OLD)], "not replicated yet"),
+    ],
+)
+def test_replications_count_that_are_whole_and_of_this_version(ranges, text: str):
+    assert replications.replicated(replicated_chapter(*ranges))["it wins"].text() == text
+
+
+@pytest.mark.parametrize(
+    ("held", "style"),
+    [
+        (replications.Held(9, 10), "replicated"),
+        (replications.Held(0, 0), "replicated replicated-weak"),
+        (replications.Held(9, 9), "replicated replicated-weak"),
+        (replications.Held(9, 10, has_earlier_code=True), "replicated replicated-weak"),
+        (replications.Held(8, 10), "replicated replicated-low"),
+        (replications.Held(8, 10, has_earlier_code=True), "replicated replicated-low"),
+    ],
+)
+def test_claims_that_are_not_replicated_well_are_marked(held, style: str):
+    assert held.style == style
+
+
+def test_the_mean_over_replications_has_its_t_interval():
+    # Of 0.2, 0.4, 0.6: standard deviation 0.2, t 4.303, so half of it is 0.497.
+    held = replications.Held(10, 10, False, (0.2, 0.4, 0.6))
+    assert held.text(with_mean=True) == "held in 10 of 10 replications, mean 0.4 [-0.0968, 0.897]"
+
+
+def test_seeds_in_words():
+    assert replications.spelt([101, 100, 102]) == "100 to 102"
+    assert replications.spelt([100, 101, 1041, 300]) == "100 to 101, 300 and 1041"
+
+
+def test_only_claims_are_marked_in_a_table():
+    text = "RL gives <b>10</b> points more than the hand's"
+    rows = [{"claim": claim, "bound": 1} for claim in (text, f"sabotaged twin: {text}", "1")]
+    found = {text: replications.Held(7, 10), "1": replications.Held(0, 0)}
+    before = figures.table(rows)._repr_html_()
+    soup = BeautifulSoup(replications.marked(before, found), "html.parser")
+    cells = [[cell.get_text() for cell in row.find_all("td")] for row in soup.tbody.find_all("tr")]
+    assert cells == [
+        [f"{text} held in only 7 of 10 replications", "1"],
+        [f"sabotaged twin: {text}", "1"],
+        ["1 not replicated yet", "1"],
+    ]
+    assert replications.marked(before, {}) == before
+
+
+def test_the_status_page_sums_replications_up_and_lists_every_range():
+    ranges = [seeds(100, 10, **OTHER), seeds(200, 10, (-200, 201)), seeds(300, 4, complete=False)]
+    done = replicated_chapter(*ranges)
+    new = data.Chapter("base/two", "", Path(), [], {"title": "Two"}, done.results, [])
+    book = data.Book({"base/one": done, "base/two": new}, {}, {}, [])
+    sums = "\n".join(tables.replicated_chapters(book))
+    assert (
+        "held in **8 of 10** replications of claims. Replicated so far: 1 of its 2 claims" in sums
+    )
+    assert "| 8 of 10 | it wins [held in only 8 of 10 replications]{.replicated" in sums
+    assert "| none | [not replicated yet]{.replicated .replicated-weak} |  |" in sums
+    _, _, *rows, _ = tables.replicated_ranges(book)
+    assert [row.split(" | ")[1:7:2] for row in rows] == [
+        ["100 to 109", "10 of 10", "no: other claims"],
+        ["200 to 209", "10 of 10, 1 failed", "yes"],
+        ["300 to 303", "4 of 4", "no: interrupted"],
+    ]
+
+
+def test_a_book_without_replications_says_so(tmp_path: Path):
+    (tmp_path / "results" / "replications").mkdir(parents=True)
+    (tmp_path / "results" / "replications" / "base-one.json").write_text('{"ranges": []}')
+    book = data.Book({"base/one": replicated_chapter()}, {}, {}, [])
+    assert tables.in_all(book) == "None of the 1 claims of the book has been replicated yet."
+    assert tables.replicated_ranges(book) == tables._others(book, tmp_path) == ["There are none."]
 
 
 def test_status_has_the_stamp_of_every_chapter(built: Path, book: data.Book):

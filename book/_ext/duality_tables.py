@@ -109,8 +109,8 @@ def in_all(book: Book) -> str:
     if not held.runs:
         return f"None of the {len(every)} claims of the book has been replicated yet."
     return (
-        f"The book's claims held in **{held.held} of {held.runs}** replications of claims: "
-        f"{done} of its {len(every)} claims have been replicated."
+        f"The book's claims held in **{held.held} of {held.runs}** replications of claims. "
+        f"Replicated so far: {done} of its {len(every)} claims."
     )
 
 
@@ -203,11 +203,11 @@ class Replicated(BookDirective):
     optional_arguments = 1
 
     def draw(self, book: Book) -> list[nodes.Node]:
-        draw = _ranges if self.arguments else _replicated
+        draw = replicated_ranges if self.arguments else replicated_chapters
         return self.markdown(draw(book), "facts")
 
 
-def _replicated(book: Book) -> list[str]:
+def replicated_chapters(book: Book) -> list[str]:
     rows = []
     for chapter in book.chapters.values():
         found = replicated(chapter)
@@ -221,7 +221,7 @@ def _replicated(book: Book) -> list[str]:
     return [in_all(book), "", *table(head, "lrrll", rows)]
 
 
-def _ranges(book: Book) -> list[str]:
+def replicated_ranges(book: Book) -> list[str]:
     """Every range of seeds that was run, of whatever version, oldest first."""
     rows = []
     for chapter in book.chapters.values():
