@@ -16,59 +16,82 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._interpreter import FUNCTIONS, MODULES, Expressions, ProgramError, Value, need, refuse
+from ._calls import Calls
+from ._interpreter import Content, Value
 from ._source import checked, extract, parse
+from ._words import FUNCTIONS, MODULES, ProgramError, dotted, fail, need, refuse
 
 MAX_ELEMENTS, MAX_COMPONENTS, MAX_CALLS = 8, 12, 8
-_IMPORT = r"import (torch|torch\.nn\.functional as F|numpy|numpy as np|math)"
-_IMPORT += r"|from typing import [\w, ]+|from torch import Tensor"
+_MODULE = r"(torch|torch\.nn( as nn)?|torch\.nn\.functional as F|numpy( as np)?|math|typing)"
+_FROM = r"from (typing|(?P<owner>torch(\.nn(\.functional)?|\.linalg)?|math|numpy)) import "
+_IMPORT = rf"import {_MODULE}(, {_MODULE})*|{_FROM}(?P<names>\w+( as F)?(, \w+)*)"
+_IMPORTED = FUNCTIONS | {"Tensor", "nn", "functional as F"}
+_DECORATORS = {"torch.jit.script", "torch.no_grad()", "torch.inference_mode()"}
 _SCALED = (operator.mul, operator.truediv, operator.neg, Tensor.float)
 
 
-class _Program(Expressions):
+class _Program(Calls):
     """Records statements and functions."""
 
     def __init__(self, fields: Mapping[str, tuple[int, ...]], tree: ast.Module) -> None:
         super().__init__(fields)
         self.calls: tuple[str, ...] = ()  # the helpers that are being called
         self.names: dict[int, str] = {}  # slot -> the variable of compute_reward that holds it
-        self.constants: dict[str, Value] = {}
+        self.constants: dict[str, Content] = {}
+        self.defaults: dict[str, dict[str, Content]] = {}  # of the functions' parameters
         for node in tree.body:
-            self.value(node, "top" if isinstance(node, ast.FunctionDef) else "stmt")
-        numbers = all(isinstance(x, Value) and x.width < 0 for x in self.scope.values())
+            self._record(node, "top" if isinstance(node, ast.FunctionDef) else "stmt")
+        numbers = all(
+            isinstance(x, str) or (isinstance(x, Value) and x.width < 0)
+            for x in self.scope.values()
+        )
         need(numbers, None, "only numbers can be assigned outside the functions.")
         self.constants |= self.scope
 
+    def _record(self, node: ast.AST, prefix: str = "stmt") -> None:
+        self.step(node)
+        getattr(self, f"{prefix}_{type(node).__name__}", refuse)(node)
+
     def top_FunctionDef(self, node: ast.FunctionDef) -> None:
         a = node.args
-        extra = [x for x in node.decorator_list if ast.unparse(x) != "torch.jit.script"]
-        extra += [*a.posonlyargs, *a.kwonlyargs, *a.defaults, *getattr(node, "type_params", [])]
-        plain = not extra and not a.vararg and not a.kwarg
-        need(plain, node, f"{node.name} may have no defaults, no * or **, no decorators.")
-        free = node.name not in {*self.helpers, *FUNCTIONS, *MODULES, *self.fields}
+        extra = [x for x in node.decorator_list if ast.unparse(x) not in _DECORATORS]
+        star = a.vararg or a.kwarg or a.posonlyargs or a.kwonlyargs
+        plain = not extra and not star and not getattr(node, "type_params", [])
+        need(plain, node, f"{node.name} may have no * or **, no / and no decorators.")
+        free = node.name not in {*self.helpers, *MODULES, *self.fields}
         need(free, node, f"the name {node.name!r} is taken: choose another one.")
         self.helpers[node.name] = node
+        names = [x.arg for x in a.args][len(a.args) - len(a.defaults) :]
+        defaults = [Value(-1, number=self.real(x)) for x in a.defaults]
+        self.defaults[node.name] = dict(zip(names, defaults, strict=True))
 
     def run(self) -> dict[str, Value]:
         """Record `compute_reward`: its total, named "", and its components."""
-        node = self.helpers.pop("compute_reward", None)
-        need(node, None, "compute_reward must be a function at the top level.")
+        named = [name for name in self.helpers if name.startswith("compute_reward")]
+        name = "compute_reward" if "compute_reward" in named else ", ".join(named)
+        found = name or ", ".join(self.helpers) or "none"
+        need(name in named, None, f"one function must be named compute_reward, not {found}.")
+        node, given = self.helpers.pop(name), self.defaults[name]
+        self.scope |= given
         for x in node.args.args:
             known = f"the fields are {', '.join(self.fields)}"
-            need(x.arg in self.fields, x, f"unknown field {x.arg!r}: {known}.")
+            need(x.arg in {*self.fields, *given}, x, f"unknown field {x.arg!r}: {known}.")
+            need(x.arg not in self.fields or x.arg not in given, x, f"{x.arg!r} has no default.")
+        self.asked = [x.arg for x in node.args.args if x.arg in self.fields]
         returned = self._body(node)
-        pair = isinstance(returned, ast.Tuple) and len(returned.elts) == 2
-        first, second = returned.elts if pair else (returned, ast.Dict([], []))
-        total, parts = self._row(first, self.value(first)), self._content(second)
-        need(isinstance(parts, dict), second, "components must be a dict, {'name': value}.")
+        first, second = (
+            returned.elts
+            if isinstance(returned, ast.Tuple) and len(returned.elts) == 2
+            else (returned, ast.Dict([], []))
+        )
+        total, parts = self._row(first, self.value(first)), self._dict(second)
         rows = {"": total} | (parts or self._split(total))
         return {name: self._row(second, x) for name, x in rows.items()}
 
     def _row(self, node: ast.AST, x: Value) -> Value:
         need(x.width <= 0, node, f"rewards and components are one number per robot, not {x}.")
         if x.width < 0:
-            need(self.fields, None, "a program needs a field, to know how many robots there are.")
-            like = self.expr_Name(ast.Name(next(iter(self.loads or self.fields))))
+            like = self.any_field()
             row = Value(self.emit(torch.select, like, 1, 0), 0) if like.width else like
             return Value(self.emit(torch.full_like, row, x.number), 0)
         return Value(self.emit(Tensor.float, x), 0) if x.kind == "bool" else x
@@ -102,86 +125,118 @@ class _Program(Expressions):
             parts[name] = self.apply(None, operator.add, parts[name], x) if name in parts else x
         return parts or {"term_1": total}
 
-    def _body(self, node: ast.FunctionDef) -> ast.AST:
+    def _body(self, node: ast.FunctionDef) -> ast.expr:
         for statement in node.body[:-1]:
-            self.value(statement, "stmt")
-        value = isinstance(node.body[-1], ast.Return) and node.body[-1].value
-        need(value, node.body[-1], f"{node.name} must end with a return of its value.")
-        return value
+            self._record(statement)
+        last = node.body[-1]
+        if not isinstance(last, ast.Return) or last.value is None:
+            fail(last, f"{node.name} must end with a return of its value.")
+        return last.value
 
-    def helper(self, node: ast.Call) -> Value:
-        name, outer, calls = node.func.id, self.scope, self.calls
+    def helper(self, node: ast.Call, name: str) -> Value:
+        """Record a call of one of the program's own functions."""
+        outer, calls, function = self.scope, self.calls, self.helpers[name]
         good = name not in calls and len(calls) < MAX_CALLS
         need(good, node, f"{name!r} calls itself, or calls go more than {MAX_CALLS} deep.")
-        names = [x.arg for x in self.helpers[name].args.args]
-        inner = {k: self.value(x) for k, x in self.bind(node, names, names, node.args).items()}
-        self.scope, self.calls = self.constants | inner, (*calls, name)
-        result = self.value(self._body(self.helpers[name]))
+        optional = list(self.defaults[name])
+        needed = [x.arg for x in function.args.args if x.arg not in optional]
+        given = self.bind(node, needed, optional, node.args)
+        inner: dict[str, Content] = {k: self.setting(x) or self.value(x) for k, x in given.items()}
+        self.scope, self.calls = self.constants | self.defaults[name] | inner, (*calls, name)
+        result = self.value(self._body(function))
         self.scope, self.calls = outer, calls
         return result
 
-    def _content(self, node: ast.AST) -> Value | dict[str, Value]:
-        """What a name can stand for: a value or a dict of components."""
-        if not isinstance(node, ast.Dict):
-            known = self.scope.get(getattr(node, "id", ""))
-            return known if isinstance(known, dict) else self.value(node)
-        names = [getattr(key, "value", None) for key in node.keys]
-        valid = [isinstance(x, str) and re.fullmatch(r"(?a)[A-Za-z]\w{,39}", x) for x in names]
-        good = all(valid) and len(set(names)) == len(names) <= MAX_COMPONENTS
-        need(good, node, f"components need names of letters, at most {MAX_COMPONENTS}, each once.")
-        return dict(zip(names, map(self.value, node.values), strict=True))
+    def _content(self, node: ast.expr) -> Content:
+        """What a name can stand for."""
+        if isinstance(node, ast.Dict) or self._called(node, "dict"):
+            return self._dict(node)
+        known = self.scope.get(dotted(node))
+        return known if isinstance(known, dict) else self.setting(node) or self.value(node)
+
+    def _called(self, node: ast.expr, name: str) -> bool:
+        return isinstance(node, ast.Call) and dotted(node.func) == name not in self.helpers
+
+    def _dict(self, node: ast.expr) -> dict[str, Value]:
+        """Components."""
+        known = self.scope.get(dotted(node))
+        if isinstance(known, dict):
+            return known
+        keys: list[object]
+        if isinstance(node, ast.Dict):
+            keys, values = [getattr(key, "value", None) for key in node.keys], node.values
+        elif isinstance(node, ast.Call) and self._called(node, "dict") and not node.args:
+            keys, values = [k.arg for k in node.keywords], [k.value for k in node.keywords]
+        else:
+            fail(node, "components must be a dict, {'name': value}.")
+        names = [self._key(node, key) for key in keys]
+        once = len(set(names)) == len(names) <= MAX_COMPONENTS
+        need(once, node, f"at most {MAX_COMPONENTS} components, each once.")
+        return dict(zip(names, map(self.value, values), strict=True))
+
+    def _key(self, node: ast.expr, key: object) -> str:
+        if not isinstance(key, str) or not re.fullmatch(r"(?a)[A-Za-z]\w{,39}", key):
+            fail(node, f"a component's name has letters, digits and _, not {key!r:.40}.")
+        return key
 
     def stmt_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> None:
         value = node.value or refuse(node)
         if isinstance(node, ast.AugAssign):
             value = ast.copy_location(ast.BinOp(node.target, node.op, value), node)
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        shared = len(targets) > 1 and isinstance(value, ast.Dict)
+        shared = len(targets) > 1 and (isinstance(value, ast.Dict) or self._called(value, "dict"))
         need(not shared, node, "each dict of components needs one name: parts = {}.")
-        if type(node) is ast.Assign and len(targets) == 1 and type(targets[0]) is ast.Subscript:
-            return self._set_item(targets[0], value)
         for target in targets:
-            self._assign(target, value)
+            if isinstance(target, ast.Subscript) and len(targets) == 1:
+                self._set_item(target, value)
+            else:
+                self._assign(target, value)
 
-    def _set_item(self, target: ast.Subscript, node: ast.AST) -> None:
+    def _set_item(self, target: ast.Subscript, node: ast.expr) -> None:
         """Record parts["name"] = value, where no other name holds the same dict."""
-        parts = self.scope.get(getattr(target.value, "id", ""))
+        parts = self.scope.get(dotted(target.value))
         own = isinstance(parts, dict) and sum(x is parts for x in self.scope.values()) == 1
-        need(own, target, "only names, and items of one's own dict parts = {}, can be assigned to.")
-        item = self._content(ast.copy_location(ast.Dict([target.slice], [node]), target))
-        need(item.keys().isdisjoint(parts), target, "this component has a value already.")
-        need(len(parts) < MAX_COMPONENTS, target, f"at most {MAX_COMPONENTS} components.")
-        parts.update(item)
+        if not isinstance(parts, dict) or not own:
+            fail(target, "only names, and items of one's own dict parts = {}, can be assigned to.")
+        parts[self._key(target, getattr(target.slice, "value", None))] = self.value(node)
+        need(len(parts) <= MAX_COMPONENTS, target, f"at most {MAX_COMPONENTS} components.")
 
-    def _assign(self, target: ast.AST, node: ast.AST) -> None:
+    def _assign(self, target: ast.expr, node: ast.expr) -> None:
         """Bind after all is recorded, so that a, b = b, a swaps."""
-        several = isinstance(target, ast.Tuple) and isinstance(node, ast.Tuple | ast.List)
-        names, values = (target.elts, node.elts) if several else ([target], [node])
-        plain = len(names) == len(values) and all(isinstance(x, ast.Name) for x in names)
-        need(plain, target, "only names can be assigned to, or as many names as values.")
-        contents = [self._content(x) for x in values]
-        for name, content in zip([x.id for x in names], contents, strict=True):
-            free = name not in {*self.fields, *self.helpers, *MODULES}
-            need(free, target, f"the name {name!r} is taken: choose another one.")
-            self.scope[name] = content
+        names, values = [target], [node]
+        if isinstance(target, ast.Tuple) and isinstance(node, ast.Tuple | ast.List):
+            names, values = target.elts, node.elts
+        need(len(names) == len(values), target, "as many names as values are needed.")
+        for name, content in zip(names, [self._content(x) for x in values], strict=True):
+            if not isinstance(name, ast.Name):
+                fail(name, "only names can be assigned to, or as many names as values.")
+            free = name.id not in {*self.fields, *self.helpers, *MODULES}
+            need(free, target, f"the name {name.id!r} is taken: choose another one.")
+            self.scope[name.id] = content
             if isinstance(content, Value) and content.width == 0 and not self.calls:
-                self.names.setdefault(content.slot, name)
+                self.names.setdefault(content.slot, name.id)
 
     def stmt_For(self, node: ast.For) -> None:
-        elements = node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else []
+        elements = self.elements(node.iter)
         good = 0 < len(elements) <= MAX_ELEMENTS and not node.orelse
         need(good, node, f"for needs a literal tuple of at most {MAX_ELEMENTS}: for x in (a, b).")
         for element in elements:
             self._assign(node.target, element)
             for statement in node.body:
-                self.value(statement, "stmt")
+                self._record(statement)
 
     def stmt_Expr(self, node: ast.Expr | ast.Pass) -> None:
         if not isinstance(getattr(node, "value", ast.Constant(0)), ast.Constant):  # a docstring
             refuse(node)
 
     def stmt_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        need(re.fullmatch(_IMPORT, ast.unparse(node)), node, "import torch, math, numpy only.")
+        text = ast.unparse(node)
+        found = re.fullmatch(_IMPORT, text)
+        future = node.col_offset == 0 and text == "from __future__ import annotations"
+        need(found or future, node, f"import torch, math, numpy only, not {text[7:47]!r}.")
+        names = found["names"].split(", ") if found and found["owner"] else []
+        bad = ", ".join(name for name in names if name not in _IMPORTED)
+        need(not bad, node, f"{bad:.40} cannot be imported: known are {', '.join(FUNCTIONS)}.")
 
     stmt_AnnAssign = stmt_AugAssign = stmt_Assign
     stmt_Pass, stmt_ImportFrom = stmt_Expr, stmt_Import
@@ -218,8 +273,8 @@ class RewardProgram:
             x, shape = values.get(name), self._tape.fields[name]
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             n = len(x) if n is None and isinstance(x, Tensor) and x.ndim else n
-            if found != (n, *shape):
-                need(False, None, f"field {name!r} must be {[n or 'N', *shape]}, not {found}.")
+            if not isinstance(x, Tensor) or found != (n, *shape):
+                fail(None, f"field {name!r} must be {[n or 'N', *shape]}, not {found}.")
             slots[slot] = x if x.dtype is torch.float32 else x.float()
         for slot, (function, operands) in self._tape.made.items():
             slots[slot] = function(*[slots[i] for i in operands])
