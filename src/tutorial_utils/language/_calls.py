@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import partial, reduce
 
 import torch
+from torch import Tensor
 
 from . import _words as words
 from ._interpreter import MAX_WIDTH, NUMBER, Expressions, Value
@@ -32,8 +33,8 @@ class Calls(Expressions):
         need(name and name not in {*self.scope, *self.fields}, node, "this is not a function.")
         if root not in words.PREFIXES or last not in words.FUNCTIONS:
             near = get_close_matches(last, words.FUNCTIONS, 9, 0.5)
-            known = [*near, *sorted(words.FUNCTIONS - {*near})]
-            fail(node, f"unknown function {name!r}: known are {', '.join(known)}.")
+            known = ", ".join(near or sorted(words.FUNCTIONS))
+            fail(node, f"unknown function {name!r}: known {'near it ' * bool(near)}are {known}.")
         return last, node.args
 
     def expr_Call(self, node: ast.Call) -> Value:
@@ -110,8 +111,10 @@ class Calls(Expressions):
             return x._replace(slot=slot) if x.width >= 0 else others[0]
         for k, function in (("min", torch.maximum), ("max", torch.minimum)):  # of clamp
             x = self.apply(node, function, x, *self.floats(options[k])) if k in options else x
+        if name == "clone" and x.width > 0:  # its columns can be assigned to
+            return x._replace(slot=self.emit(Tensor.clone, x))
         if name in words.SQUEEZES | {"unsqueeze"}:
-            return self._reshape(node, name, x, options.get("dim"))
+            return self._reshape(node, name, x, options)
         return self._reduce(node, name, x, options) if name in words.REDUCTIONS else x
 
     def _axis(self, node: ast.AST, name: str, dim: ast.expr | None) -> None:
@@ -164,15 +167,19 @@ class Calls(Expressions):
         need(good, node, f"{name} needs the number of robots, len(x), or of columns.")
         return self.vector(node, [fill] * k)
 
-    def _reshape(self, node: ast.AST, name: str, x: Value, dim: ast.expr | None) -> Value:
-        """[N, 1] to [N], or with unsqueeze [N] to [N, 1]."""
-        if dim or name == "unsqueeze":
-            self._axis(node, name, dim)
-        if name == "unsqueeze":
-            need(x.width == 0, node, f"unsqueeze needs [N], not {x}.")
+    def _reshape(
+        self, node: ast.AST, name: str, x: Value, options: Mapping[str, ast.expr]
+    ) -> Value:
+        """[N, 1] to [N], or with unsqueeze(-1) and view(-1, 1) [N] to [N, 1]."""
+        if "dim" in options or name == "unsqueeze":
+            self._axis(node, name, options.get("dim"))
+        k = self.integer(options["columns"]) if "columns" in options else None
+        if x.width == 0 and (name == "unsqueeze" or k == 1):
             return Value(self.emit(torch.unsqueeze, x, 1), 1)
-        need(name == "squeeze" or x.width in (0, 1), node, f"{name} of {x} would mix robots.")
-        return Value(self.emit(torch.select, x, 1, 0), 0) if x.width == 1 else x
+        fit = name != "unsqueeze" and (name == "squeeze" or k == x.width or (x.width < 2 and not k))
+        need(fit, node, f"{name} gives [N] or [N, 1] here, and {x} does not fit.")
+        squeezed = x.width == 1 and k is None
+        return Value(self.emit(torch.select, x, 1, 0), 0) if squeezed else x
 
 
 def _left_out(node: ast.AST) -> bool:

@@ -188,26 +188,33 @@ class Expressions:
             if not isinstance(key, str) or key not in parts:
                 fail(node, f"the components are {', '.join(parts) or 'none'} here.")
             return parts[key]
-        several = node.slice.elts if isinstance(node.slice, ast.Tuple | ast.List) else []
-        x, (*robots, part) = self.value(node.value), several or [node.slice]
-        numbers = self._constants(x)
-        every = [ast.unparse(robot) for robot in robots] in ([":"], ["..."])
-        if every and x.width == 0 and ast.unparse(part) == "None":
+        x = self.value(node.value)
+        if x.width == 0 and ast.unparse(node.slice) in ("(:, None)", "(..., None)"):
             return Value(self.emit(torch.unsqueeze, x, 1), 1, x.kind)
-        last = x.width > 0 and (every or (numbers and not robots))
+        columns = self.columns(node, x)
+        if isinstance(columns, slice):
+            key = (slice(None), columns)
+            return Value(self.emit(operator.getitem, x, key), columns.stop - columns.start, x.kind)
+        if numbers := self._constants(x):
+            return Value(-1, number=numbers[columns])
+        return Value(self.emit(torch.select, x, 1, columns), 0, x.kind)
+
+    def columns(self, node: ast.Subscript, x: Value) -> int | slice:
+        """Which columns of x an index [:, i], [..., i] or [:, i:j] means; of constants also [i]."""
+        several = node.slice.elts if isinstance(node.slice, ast.Tuple | ast.List) else []
+        *robots, part = several or [node.slice]
+        every = [ast.unparse(robot) for robot in robots] in ([":"], ["..."])
+        last = x.width > 0 and (every or (self._constants(x) and not robots))
         need(last, node, f"{x} has no such index: of x [N, k] there are x[:, 0] and x[:, :2].")
         if not isinstance(part, ast.Slice):
             i = self.integer(part)
             need(-x.width <= i < x.width, node, f"index {i} is outside the {x.width} columns.")
-            if numbers:
-                return Value(-1, number=numbers[i])
-            return Value(self.emit(torch.select, x, 1, i % x.width), 0, x.kind)
+            return i % x.width
         ends = (part.lower, part.upper, part.step)
         start, stop, step = [None if k is None else self.integer(k) for k in ends]
         columns = range(x.width)[start:stop]
         need(step in (None, 1) and columns, node, "a slice needs step 1 and a column in reach.")
-        key = (slice(None), slice(columns.start, columns.stop))
-        return Value(self.emit(operator.getitem, x, key), len(columns), x.kind)
+        return slice(columns.start, columns.stop)
 
     def real(self, node: ast.AST) -> float:
         """Record an expression that must be a number."""

@@ -33,6 +33,13 @@ def cat(*parts: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def put(x: Tensor, columns: int | slice, values: Tensor) -> Tensor:
+    """A copy of x [N, k] with other values in these columns."""
+    x = x.clone()
+    x[:, columns] = values
+    return x
+
+
 def vector(like: Tensor, *numbers: float) -> Tensor:
     """The same numbers for each robot of `like`: [N, k]."""
     return like.new_tensor([numbers]).expand(len(like), -1)
@@ -84,6 +91,7 @@ REDUCTIONS = NEED_AXIS | POWERS | {"sum": torch.sum, "dot": torch.sum, "mean": t
 KEPT = {"normalize", "softmax"}  # as many columns as before
 JOINS = {"stack": stack} | dict.fromkeys(["cat", "concat", "concatenate"], cat)
 SAME = {"float", "double", "clone", "detach", "contiguous", "cpu", "cuda", "to", "type"}
+VIEWS = {torch.select, torch.unsqueeze, operator.getitem, operator.pos}  # may share memory
 SQUEEZES = {"squeeze", "view", "reshape", "flatten"}
 
 PARAMETERS = {  # as torch and numpy order them; after | those that can be left out
@@ -99,7 +107,7 @@ PARAMETERS = {  # as torch and numpy order them; after | those that can be left 
     "clamp_max": "x | max",
     **dict.fromkeys(JOINS, "tensors | dim"),
     **dict.fromkeys(["zeros", "ones"], "size | columns"),
-    **dict.fromkeys(SQUEEZES, "x | dim"),
+    **dict.fromkeys(SQUEEZES, "x | dim columns"),
     "softmax": "x | dim",
     "normalize": "x | p dim eps",
     "full": "size fill |",
