@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import io
 import os
 import random
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from time import perf_counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -317,6 +319,158 @@ def test_extract_finds_the_program_and_nothing_else(answer):
     assert extract(f"Here:\n\n{indented}\n\nDone.".replace("\n", "\r\n")) == program
 
 
+# Programs in the forms that models publish them in
+FORMS = {
+    "another name": """
+def compute_reward_v2(gripper, zone):
+    return -torch.norm(gripper - zone, dim=1)""",
+    "byte-order mark": "\ufeffimport torch\ndef compute_reward(zone):\n    return zone[:, 0]",
+    "imports": """
+from __future__ import annotations
+import torch, math
+import numpy as np, typing
+import torch.nn as nn
+from torch import Tensor, exp
+from torch.nn import functional as F
+from typing import Tuple, Dict
+def compute_reward(zone: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
+    return F.relu(exp(zone[:, 0]) - math.e / np.pi), {}""",
+    "devices": """
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def bonus(x, device):
+    return x * torch.tensor(0.3, device=device)
+def compute_reward(gripper, zone, success):
+    device, dtype = zone.device, zone.dtype
+    two = torch.tensor(2.0, device=zone.device, dtype=torch.float32)
+    far = torch.linalg.norm(gripper - zone, dim=-1).to(device)
+    far = far + torch.zeros_like(far, device=device, dtype=zone.dtype)
+    paid = torch.where(success, torch.tensor(1.0, device=device), torch.tensor(0, dtype=dtype))
+    return bonus(paid, device) - two * far.to(device=device, dtype=torch.float)""",
+    "number of robots": """
+def compute_reward(gripper, zone):
+    n, device = zone.shape[0], gripper.device
+    total = torch.zeros(n, device=device)
+    total += torch.ones((len(gripper),)) * zone[:, 0]
+    total = total - torch.full((zone.size(0),), 0.1, dtype=torch.float32)
+    return total * torch.zeros(n, 2).add(3.0).sum(dim=-1)""",
+    "functions": """
+def compute_reward(gripper, object):
+    a, b = gripper[:, 0], torch.sub(object[:, 1], 0.5)
+    x = torch.mul(a, 3.0) + torch.div(b, 7) - torch.add(a, b) + torch.full_like(a, 0.3)
+    return x * torch.atan2(a, b) + torch.acos(a) * F.softplus(b) - torch.nan_to_num(torch.log(b))""",
+    "reductions": """
+def compute_reward(gripper, object, zone, action):
+    near = torch.all(torch.abs(gripper - zone) < 0.3, dim=-1)
+    either = (action > 0.9).any(dim=1)
+    spread = torch.amax(action, dim=-1) - action.amin(-1)
+    best, least = torch.max(action, dim=-1)[0], action.min(dim=1).values
+    way = F.normalize(zone - gripper, p=2, dim=-1) * torch.nn.functional.normalize(object)
+    far = torch.norm(zone - gripper, p=1, dim=-1) - torch.norm(zone, p='fro', dim=-1)
+    total = spread * best - least + way.sum(-1) + torch.prod(zone, dim=1) + far
+    return total + near.float() - 0.5 * either.float() + torch.softmax(action, -1)[:, 0]""",
+    "axes that stay": """
+def compute_reward(gripper, zone, success):
+    length = torch.norm(zone, dim=-1, keepdim=True)
+    way = zone / (length + 1e-6) + gripper.mean(dim=1, keepdim=False).unsqueeze(-1)
+    paid = success.float().unsqueeze(dim=1) * way - success.float()[:, None]
+    return paid.sum(dim=-1) + length.squeeze(-1) + length.view(-1) - length.squeeze()""",
+    "vectors": """
+def compute_reward(gripper, object):
+    goal = torch.tensor([0.2, 0.7], device=gripper.device)
+    weights = torch.ones(2) * 0.3
+    height = goal[1] - object[:, 1]
+    joined = torch.cat([gripper - goal, object * weights], dim=-1)
+    columns = torch.stack((gripper[:, 0], object[:, 1], height), dim=1)
+    return -torch.norm(gripper - goal, dim=-1) + joined.sum(-1) - columns.square().mean(dim=1)""",
+    "columns": """
+def compute_reward(gripper, zone):
+    way = zone - gripper
+    way[:, 1] = 0.0
+    copy = way.clone()
+    copy[:, :1] = torch.abs(way[:, :1])
+    copy[:, 1] += gripper[:, 0]
+    copy[..., 0] *= 3
+    return torch.norm(way, dim=-1) + copy.sum(dim=-1)""",
+    "components": """
+def compute_reward(gripper, zone, success):
+    parts = dict(reach=-torch.norm(gripper - zone, dim=-1))
+    parts["done"] = torch.where(success, 5.0, 0.0)
+    parts["reach"] *= 0.5
+    parts["done"] = parts["done"] + 1.0
+    total = parts["reach"] + parts["done"]
+    for part in parts.values():
+        total = total + 0.1 * part
+    return total + sum(parts.values()) + sum([total, parts["done"]]), parts""",
+    "defaults": """
+def shaped(x, temperature: float = 0.2):
+    return torch.exp(-x / temperature)
+@torch.no_grad()
+def compute_reward(gripper, zone, weight: float = 2.0, offset=-1):
+    'Reach.'
+    far = torch.norm(gripper - zone, dim=-1)
+    return weight * shaped(far) + shaped(far, temperature=0.5) + offset""",
+    "methods": """
+def compute_reward(gripper, zone, action, success):
+    far = (gripper - zone).norm(dim=-1).clamp(min=0.1).clamp_max(0.6)
+    near = far.lt(0.3) | torch.ge(far, 0.5) & ~torch.isnan(far)
+    effort = action.pow(2).sum(-1).mul(0.01).neg()
+    steps = (far * 10).int() + torch.floor(far * 7).long()
+    return near.float() * success.to(torch.float32) + effort + steps - action.square().sum(1)""",
+    "ranges": """
+def compute_reward(action):
+    total = torch.zeros_like(action[:, 0])
+    for i in range(3):
+        total = total + (i + 1) * action[:, i]
+    return total""",
+    "a helper named as a function": """
+def norm(x):
+    return torch.sqrt(torch.sum(x ** 2, dim=-1) + 0.1)
+def compute_reward(zone):
+    return norm(zone) - torch.norm(zone, dim=-1)""",
+}
+
+
+def by_torch(source: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What Python itself makes of a program, which is one of ours."""
+    names = {"torch": torch, "F": torch.nn.functional, "np": np}
+    exec(source.lstrip("\ufeff"), names)
+    function = next(v for k, v in names.items() if k.startswith("compute_reward"))
+    asked = inspect.signature(function).parameters
+    result = function(**{k: robots()[k] for k in asked if k in FIELDS})
+    return result if isinstance(result, tuple) else (result, {})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_published_forms_compile_and_equal_torch_exactly(form):
+    source = FORMS[form]
+    total, components = compile_reward(source, FIELDS)(robots())
+    wanted, parts = by_torch(source)
+    assert torch.equal(total, wanted)
+    for name, part in parts.items():
+        assert torch.equal(components[name], part)
+    survives(source)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["compute_dense_reward"], "defines no function compute_reward, but compute_dense_reward."),
+        (["compute_reward_a", "compute_reward_b"], "compute_reward, not compute_reward_a, comp"),
+        (["computeReward", "helper"], "but computeReward, helper."),
+    ],
+)
+def test_a_program_of_another_name_is_refused_by_the_names_found(names, found):
+    refused("\n".join(f"def {name}(zone): return zone[:, 0]" for name in names), found)
+
+
+def test_the_exact_name_wins_over_longer_ones():
+    helper = "def compute_reward_near(zone):\n    return zone[:, 1]\n"
+    main = "def compute_reward(zone):\n    return 2 * compute_reward_near(zone)\n"
+    later = "```\ndef compute_rewards(self):\n    self.reward = compute_reward(self.zone)\n```"
+    program = compile_reward(f"```\n{helper}{main}```\nCall it so:\n{later}", FIELDS)
+    assert torch.equal(program(robots())[0], 2 * robots()["zone"][:, 1])
+
+
 def test_fields_are_those_that_are_read():
     source = "def compute_reward(gripper, object):\n  return gripper[:, 0]"
     program = compile_reward(source, FIELDS)
@@ -404,11 +558,32 @@ def test_a_list_of_answers_keeps_its_order():
         ("zone = 1\nreturn zone", ["'zone' is taken"]),
         ("return 1 / 0", ["not finite"]),
         ("x = norm(zone)", ["end with a return"]),
-        ("return norm(zone, p=1)", ["p=2"]),
-        ("p = {}\np['a'] = 1\np['a'] = 2\nreturn 1, p", ["line 4", "has a value already"]),
+        ("return torch.max(zone)", ["line 2", "max would mix robots", "dim=-1"]),
+        ("return torch.amin(zone)", ["amin would mix robots", "dim=-1"]),
+        ("return zone.any()", ["any would mix robots"]),
+        ("return torch.stack([success, holding]).sum(dim=0)", ["stack would mix robots"]),
+        ("return torch.cat((zone, object), dim=0)", ["cat would mix robots"]),
+        ("return zone.unsqueeze(0)", ["unsqueeze would mix robots"]),
+        ("return F.normalize(zone, dim=0)", ["normalize would mix robots"]),
+        ("return torch.sum(zone, dims=-1)", ["torch.sum() takes x, dim, keepdim", "no 'dims'"]),
+        ("return norm(zone, dim=-1, axis=1)", ["norm() takes", "'axis' only once"]),
+        ("return exp(success, out=zone)", ["exp() takes", "no 'out'"]),
+        ("return atan2(success)", ["atan2() takes x, y", "y missing"]),
+        ("return exp(success, device=open('x'))", ["device=open('x') is no type or device"]),
+        ("return success.to(dtype=torch.quint8)", ["dtype=torch.quint8 is no type"]),
+        ("d = zone.device\nreturn success * d", ["'d' can be passed on, but is not a value"]),
+        ("n = len(zone)\nreturn success / n", ["'n' can be passed on"]),
+        ("return success / zone.shape[0]", ["attribute '.shape' is not allowed"]),
+        ("p = {'a': success}\nreturn p['b']", ["line 3", "the components are a here"]),
+        ("return zone.max(dim=-1).indices", ["attribute '.indices' is not allowed"]),
+        ("zone[:, 0] = 1\nreturn success", ["line 2", "one's own dict"]),
+        ("x = zone\nx[:, 0] = 1\nreturn success", ["line 3", "x.clone()"]),
+        ("x = zone * 2\ny = x[:, 0]\nx[:, 0] = 1\nreturn y", ["line 4", "x.clone()"]),
+        ("x = zone * 2\ny = x\nx[:, 0] = 1\nreturn norm(y)", ["line 4", "x.clone()"]),
+        ("x = zone * 2\nx[:, 0] = zone\nreturn norm(x)", ["[N, 2] does not fit"]),
         ("zone['a'] = 1\nreturn 1", ["line 2", "one's own dict"]),
-        ("p = {}\np['a b'] = 1\nreturn 1, p", ["line 3", "names of letters"]),
-        ("for i in range(3):\n  pass\nreturn 1", ["literal tuple of at most 8"]),
+        ("p = {}\np['a b'] = 1\nreturn 1, p", ["line 3", "has letters, digits and _"]),
+        ("for i in range(9):\n  pass\nreturn 1", ["literal tuple of at most 8"]),
     ],
 )
 def test_refusals_say_what_to_do(body, words):
@@ -499,6 +674,36 @@ zone[success]
 (-8)**0.5
 1e39 * success
 zeros((10**6, 10**6))
+zeros(10**9)
+ones(len(zone), 10**9)
+full((success,), 1)
+tensor([zone])
+tensor([])
+cat([zone] * 10**9, dim=-1)
+stack(zone, dim=-1)
+success, dict(zone)
+success, dict(**zone)
+success, dict(a=success, **{'b': success})
+success, {}['a']
+sum([])
+sum(zone.values())
+max(zone.values())
+sum(range(10**30))
+zone.max().values
+norm(zone, dim=-1).values
+norm(zone, dim=-1)[0]
+norm(zone, p=open('x'), dim=-1)
+norm(zone, dim=-1, keepdim=2)
+clamp(success, min=open('x'))
+success.to(device=open('x'))
+success.to(torch.load)
+success.to(zone)
+success.squeeze(0)
+success.view(10**9, 1)
+torch.device('cuda')
+torch.device(open('x'))
+len(zone)
+zone.size(0)
 zone.repeat(10**9)
 zone.expand(10, 10)
 zone.view(-1)
@@ -544,7 +749,6 @@ success, {'a' * 9: success}
 success, {'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa': success}
 success, {f'{zone}': success}
 success, {'a': log(success - 2)}
-success, dict(a=success)
 log(success - 2)
 0 / (success - success)
 where(zone[:, 0] > -1, log(success - 2), 0.0)
@@ -582,6 +786,22 @@ import torch, os
 from os import *
 from typing import *
 from torch import load
+from torch import norm, load
+from torch import nn as os
+from torch.hub import load
+from torch.nn import functional as os
+from numpy import fromfile
+import torch, math, os
+import torch.hub
+import torch.nn.functional as torch
+device = open('x').device
+device = torch.device(open('x'))
+device = zone.device.type
+x = zone * 2\nx[:, 0:1, 0] = 1
+x = zone * 2\nx[:, 9] = 1
+x = zone * 2\nx[success] = 1
+x = success * 2\nx[:, 0] = 1
+x = tensor([1, 2])\nx[0] = 1
 from . import x
 from __future__ import annotations
 global zone
@@ -631,8 +851,6 @@ p = {}\np['a'].b = 1
 p = {}\np.a['a'] = 1
 p = {}\np['a']['b'] = 1
 p = {'a': success}\np['a'][0] = 1
-p = {'a': success}\np['a'] = 1
-p = {}\np['a'] = 1\np['a'] = 1
 p = {}\np[success] = 1
 p = {}\np[0] = 1
 p = {}\np[b'a'] = 1
@@ -659,8 +877,6 @@ p = {}\np['a b'] = 1
 p = {}\np['aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'] = 1
 p = {}\np['\u00e9'] = 1
 p = {}\np['a'] += 1
-p = {'a': success}\np['a'] += 1
-p = {}\np['a']: float = 1
 p = {}\np['a']: float
 p = {'a': success}\ndel p['a']
 p = {}\nx = p['a'] = 1
@@ -672,7 +888,6 @@ p = {}\np['a'] = 'text'
 p = {}\np['a'] = success, success
 p = {}\np['a'] = open('x')
 p = {}\np['a'] = (yield)
-p = {'a': success}\nx = p['a']
 p = {}\nq = p\nq['a'] = 1
 p = {}\nq = p\np['a'] = 1
 p = {}\nq, r = p, 1\np['a'] = 1
@@ -680,10 +895,8 @@ p = q = {}
 p = q = {}\np['a'] = 1
 p = {}\nfor q in (p,):\n  q['a'] = 1
 p = {}\nfor p['a'] in (1, 2): pass
-p = {}\nfor x in (1, 2): p['a'] = x
 p = {}\nfor k in ('a', 'b'): p[k] = 1
 p = {}\nfor k, x in (('a', 1),): p[k] = x
-p = dict()\np['a'] = 1
 p = [1]\np['a'] = 1
 p = {}\n{}['a'] = 1
 p = {}\n(p if 1 else p)['a'] = 1
@@ -742,13 +955,11 @@ MODULES = {
     "self": "def compute_reward(): return compute_reward()",
     "twice": MAIN + MAIN,
     "helper twice": "def f(): return 1\ndef f(): return 2\n" + MAIN,
-    "shadow norm": "def norm(x): return 0\n" + MAIN,
     "shadow field": "def zone(x): return 0\n" + MAIN,
     "shadow torch": "def torch(x): return 0\n" + MAIN,
     "call of a variable": "def compute_reward():\n  abs = 3\n  return abs(success)",
     "default": "def compute_reward(gripper=3): return norm(gripper)",
     "hostile default": "def compute_reward(x=open('x')): return 1.0",
-    "helper default": "def f(a=1): return a\n" + MAIN,
     "args": "def compute_reward(*args): return 1.0",
     "kwargs": "def compute_reward(**kwargs): return 1.0",
     "keyword only": "def compute_reward(*, gripper): return 1.0",
@@ -800,6 +1011,9 @@ MODULES = {
     + "  return success, p",
     "huge key": "def compute_reward():\n  p = {}\n  p['" + "a" * 7000 + "'] = 1\n  return 1, p",
     "endless items": "def compute_reward():\n  p = {}\n" + "  p['a'] = 1\n" * 80 + "  return 1, p",
+    "columns without end": "def compute_reward():\n  x = zone\n"
+    + "  x = cat([x, x], dim=-1)\n" * 30
+    + "  return norm(x)",
     "13 components": "def compute_reward(): return success, {"
     + ", ".join(f"'a{i}': success" for i in range(13))
     + "}",
@@ -837,6 +1051,7 @@ def test_wide_or_missing_fields_are_out_of_reach():
 # Fuzzing
 
 CORPUS = [extract(x) for x in (EUREKA, TEXT2REWARD, OLD_BLOCK, ITEMS, UNTERMINATED)]
+CORPUS += [extract(x) for x in FORMS.values()]
 CORPUS += [f"def compute_reward():\n    return {x}" for x in EXPRESSIONS]
 
 

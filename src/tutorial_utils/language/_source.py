@@ -7,10 +7,13 @@ import re
 import textwrap
 import warnings
 
-from ._interpreter import ProgramError, need
+from ._words import ProgramError, fail, need
 
 MAX_ANSWER, MAX_SOURCE, MAX_NODES, MAX_DEPTH, MAX_NAME = 65_536, 8_192, 400, 30, 40
-_MAIN = re.compile(r"^([ \t]*)(async[ \t]+)?def[ \t]+compute_reward\b", re.MULTILINE)
+_MAIN, _OTHERS = [  # `compute_reward`, or else one whose name begins with that
+    re.compile(rf"^([ \t]*)(async[ \t]+)?def[ \t]+{name}", re.MULTILINE)
+    for name in (r"compute_reward\b", r"compute_reward\w+")
+]
 _FENCED = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
 _CODE = re.compile(r"(async |def |class |@|import )\w|from \S+ import |\w+(: ?float)? *= *[-+.\d]")
 _SYMBOLS = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
@@ -20,28 +23,36 @@ def extract(answer: str) -> str:
     """The program in a model's answer with its helper functions, without thoughts and prose.
 
     Of several fenced blocks the last one with a `compute_reward` counts: models correct themselves.
+    Without one, so does a function whose name begins with that, as `compute_reward_v2`.
 
     Raises:
         ProgramError: not text, over 64 KB, without `compute_reward`, or a program over 8 KB.
     """
     short = isinstance(answer, str) and len(answer) <= MAX_ANSWER
     need(short, None, f"an answer must be text of at most {MAX_ANSWER} characters.")
-    text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", answer.replace("\r\n", "\n"))
+    text = re.sub(
+        r"(?s)<think>.*?(</think>|\Z)", "", answer.replace("\r\n", "\n").replace("\ufeff", "")
+    )
     text = text.rpartition("</think>")[2]  # templates may hide where the thoughts begin
-    blocks = [block for _, block in _FENCED.findall(text) if _MAIN.search(block)]
+    wanted = _MAIN if _MAIN.search(text) else _OTHERS
+    blocks = [block for _, block in _FENCED.findall(text) if wanted.search(block)]
     program = textwrap.dedent(blocks[-1] if blocks else text).strip("\n")
-    need(_MAIN.search(program), None, "the answer defines no function compute_reward.")
+    main = wanted.search(program)
+    if main is None:
+        found = ", ".join(re.findall(r"(?m)^[ \t]*def[ \t]+(\w{1,60})", text)[:5])
+        fail(None, f"the answer defines no function compute_reward, but {found or 'none at all'}.")
     try:
         parse(program)  # what is Python as a whole is judged as a whole
     except ProgramError:
-        program = program if blocks else _without_prose(program)
+        program = program if blocks else _without_prose(program, len(main[1]))
     need(len(program) <= MAX_SOURCE, None, f"the program has more than {MAX_SOURCE} characters.")
     return program.rstrip()
 
 
-def _without_prose(text: str) -> str:
+def _without_prose(text: str, margin: int) -> str:
     """The lines at the margin that look like code, and the indented lines that follow them."""
-    margin, kept, code = len(_MAIN.search(text)[1]), [], False
+    kept: list[str] = []
+    code = False
     for line in text.split("\n"):
         if line.strip() and len(line) - len(line.lstrip()) <= margin:
             code = bool(_CODE.match(line[margin:])) or (code and line.strip()[0] in "#)]}")
@@ -61,7 +72,8 @@ def parse(source: str) -> ast.Module:
 
 def checked(tree: ast.Module) -> ast.Module:
     """The tree if it keeps the limits on size, depth and names."""
-    level, nodes, depth = [tree], 0, 0
+    level: list[ast.AST] = [tree]
+    nodes = depth = 0
     while level:
         nodes, depth = nodes + len(level), depth + 1
         need(nodes <= MAX_NODES, None, f"the program has more than {MAX_NODES} nodes of syntax.")

@@ -140,6 +140,7 @@ class Revision:
 
 
 _Signs = tuple[list[Term], dict[str, str], str, list[Term]]  # before, trends, success, after
+_Cause = Callable[[list[Term], random.Random], _Signs]
 
 
 def _trap(written: list[Term], rng: random.Random) -> _Signs:
@@ -147,7 +148,12 @@ def _trap(written: list[Term], rng: random.Random) -> _Signs:
     worst = rng.choice([t for t in written if t.kind == "flag" and t.name != "done"])
     trends = {t.name: rng.choice(("up small", "up small", "flat small")) for t in written}
     trends[worst.name] = "up large"
-    return written, trends, "none", _change(written, [worst], sign="-", kind="not")
+    return (
+        written,
+        trends,
+        "none",
+        _change(written, [worst], lambda t: replace(t, sign="-", kind="not")),
+    )
 
 
 def _hover(written: list[Term], rng: random.Random) -> _Signs:
@@ -155,7 +161,12 @@ def _hover(written: list[Term], rng: random.Random) -> _Signs:
     shapes = [t for t in written if t.kind == "exp"]
     trends = {t.name: rng.choice(("up small", "flat small")) for t in written}
     trends |= {t.name: "up small" for t in shapes} | {rng.choice(shapes).name: "up large"}
-    return written, trends, "none", _change(written, shapes, sign="-", kind="distance")
+    return (
+        written,
+        trends,
+        "none",
+        _change(written, shapes, lambda t: replace(t, sign="-", kind="distance")),
+    )
 
 
 def _weak(written: list[Term], rng: random.Random) -> _Signs:
@@ -164,7 +175,12 @@ def _weak(written: list[Term], rng: random.Random) -> _Signs:
     trends = {t.name: rng.choice(("up small", "up large")) for t in written}
     trends[worst.name] = "flat small"
     louder = {"0.5": "5", "1": "10", "2": "20"}[worst.coefficient]
-    return written, trends, "none", _change(written, [worst], coefficient=louder)
+    return (
+        written,
+        trends,
+        "none",
+        _change(written, [worst], lambda t: replace(t, coefficient=louder)),
+    )
 
 
 def _unpaid(written: list[Term], rng: random.Random) -> _Signs:
@@ -180,8 +196,10 @@ def _fine(written: list[Term], rng: random.Random) -> _Signs:
     return written, trends, rng.choice(("some", "most")), written
 
 
-def _change(written: Sequence[Term], which: Sequence[Term], **parts: str) -> list[Term]:
-    return [replace(t, **parts) if t in which else t for t in written]
+def _change(
+    written: Sequence[Term], which: Sequence[Term], change: Callable[[Term], Term]
+) -> list[Term]:
+    return [change(t) if t in which else t for t in written]
 
 
 def revise(todo: Sequence[Goal], by: Style, rng: random.Random) -> Revision:
@@ -191,11 +209,12 @@ def revise(todo: Sequence[Goal], by: Style, rng: random.Random) -> Revision:
     """
     written = terms(todo, by)
     bonus = any(t.kind == "flag" and t.name != "done" for t in written)
-    causes = [_fine, _weak] + [_trap] * 3 * bonus + [_unpaid] * (not by.done)
+    causes: list[_Cause | None] = [_fine, _weak, *[_trap] * 3 * bonus, *[_unpaid] * (not by.done)]
     causes += [_hover] * 3 * (by.kind == "exp")
     without = [terms([goal for goal in todo if goal != lost], by) for lost in todo]
     poorer = [some for some in without if 0 < len(some) < len(written)]
-    cause = rng.choice(causes + [None] * 2 * bool(poorer))
+    causes += [None] * 2 * bool(poorer)
+    cause = rng.choice(causes)
     if cause:
         before, trends, success, after = cause(written, rng)
     else:  # a goal has no term: all others are earned and the task is not done

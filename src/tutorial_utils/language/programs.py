@@ -7,184 +7,15 @@ into a list of torch operations, each of which treats every robot by itself.
 
 from __future__ import annotations
 
-import ast
-import operator
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ._interpreter import FUNCTIONS, MODULES, Expressions, ProgramError, Value, need, refuse
 from ._source import checked, extract, parse
-
-MAX_ELEMENTS, MAX_COMPONENTS, MAX_CALLS = 8, 12, 8
-_IMPORT = r"import (torch|torch\.nn\.functional as F|numpy|numpy as np|math)"
-_IMPORT += r"|from typing import [\w, ]+|from torch import Tensor"
-_SCALED = (operator.mul, operator.truediv, operator.neg, Tensor.float)
-
-
-class _Program(Expressions):
-    """Records statements and functions."""
-
-    def __init__(self, fields: Mapping[str, tuple[int, ...]], tree: ast.Module) -> None:
-        super().__init__(fields)
-        self.calls: tuple[str, ...] = ()  # the helpers that are being called
-        self.names: dict[int, str] = {}  # slot -> the variable of compute_reward that holds it
-        self.constants: dict[str, Value] = {}
-        for node in tree.body:
-            self.value(node, "top" if isinstance(node, ast.FunctionDef) else "stmt")
-        numbers = all(isinstance(x, Value) and x.width < 0 for x in self.scope.values())
-        need(numbers, None, "only numbers can be assigned outside the functions.")
-        self.constants |= self.scope
-
-    def top_FunctionDef(self, node: ast.FunctionDef) -> None:
-        a = node.args
-        extra = [x for x in node.decorator_list if ast.unparse(x) != "torch.jit.script"]
-        extra += [*a.posonlyargs, *a.kwonlyargs, *a.defaults, *getattr(node, "type_params", [])]
-        plain = not extra and not a.vararg and not a.kwarg
-        need(plain, node, f"{node.name} may have no defaults, no * or **, no decorators.")
-        free = node.name not in {*self.helpers, *FUNCTIONS, *MODULES, *self.fields}
-        need(free, node, f"the name {node.name!r} is taken: choose another one.")
-        self.helpers[node.name] = node
-
-    def run(self) -> dict[str, Value]:
-        """Record `compute_reward`: its total, named "", and its components."""
-        node = self.helpers.pop("compute_reward", None)
-        need(node, None, "compute_reward must be a function at the top level.")
-        for x in node.args.args:
-            known = f"the fields are {', '.join(self.fields)}"
-            need(x.arg in self.fields, x, f"unknown field {x.arg!r}: {known}.")
-        returned = self._body(node)
-        pair = isinstance(returned, ast.Tuple) and len(returned.elts) == 2
-        first, second = returned.elts if pair else (returned, ast.Dict([], []))
-        total, parts = self._row(first, self.value(first)), self._content(second)
-        need(isinstance(parts, dict), second, "components must be a dict, {'name': value}.")
-        rows = {"": total} | (parts or self._split(total))
-        return {name: self._row(second, x) for name, x in rows.items()}
-
-    def _row(self, node: ast.AST, x: Value) -> Value:
-        need(x.width <= 0, node, f"rewards and components are one number per robot, not {x}.")
-        if x.width < 0:
-            need(self.fields, None, "a program needs a field, to know how many robots there are.")
-            like = self.expr_Name(ast.Name(next(iter(self.loads or self.fields))))
-            row = Value(self.emit(torch.select, like, 1, 0), 0) if like.width else like
-            return Value(self.emit(torch.full_like, row, x.number), 0)
-        return Value(self.emit(Tensor.float, x), 0) if x.kind == "bool" else x
-
-    def _terms(self, slot: int, own: str | None, sign: int = 1) -> list[tuple[str, Value]]:
-        """The terms of a sum, also of one that was added up in the variable `own`."""
-        self.step(None)  # x = x + x, again and again, has endless terms
-        function, operands = self.made.get(slot, (None, ()))
-        name, number = self.names.get(slot), self.slots[slot]
-        if function in (operator.add, operator.sub) and (name is None or name == own):
-            signs = (sign, sign if function is operator.add else -sign)
-            return [x for i, s in zip(operands, signs, strict=True) for x in self._terms(i, own, s)]
-        x = Value(slot, 0) if number is None else Value(-1, number=float(number))
-        while name is None and function in _SCALED:  # a number times a name has that name
-            tensors = [i for i in operands if self.slots[i] is None]
-            function, operands = self.made.get(tensors[0], (None, ()))
-            if len(tensors) > 1:
-                break
-            name = self.names.get(tensors[0])
-        return [(name or "", x if sign > 0 else self.apply(None, operator.neg, x))]
-
-    def _split(self, total: Value) -> dict[str, Value]:
-        """The components of a total without a dict: the terms of its sum."""
-        self.names = {slot: name for name, slot in self.loads.items()} | self.names
-        parts: dict[str, Value] = {}
-        for name, x in self._terms(total.slot, self.names.get(total.slot)):
-            if x == Value(-1) or self.made.get(x.slot, [0])[0] is torch.zeros_like:  # it begins
-                continue
-            name = name or f"term_{1 + sum(k.startswith('term_') for k in parts)}"
-            name = name if name in parts or len(parts) < MAX_COMPONENTS - 1 else "other"
-            parts[name] = self.apply(None, operator.add, parts[name], x) if name in parts else x
-        return parts or {"term_1": total}
-
-    def _body(self, node: ast.FunctionDef) -> ast.AST:
-        for statement in node.body[:-1]:
-            self.value(statement, "stmt")
-        value = isinstance(node.body[-1], ast.Return) and node.body[-1].value
-        need(value, node.body[-1], f"{node.name} must end with a return of its value.")
-        return value
-
-    def helper(self, node: ast.Call) -> Value:
-        name, outer, calls = node.func.id, self.scope, self.calls
-        good = name not in calls and len(calls) < MAX_CALLS
-        need(good, node, f"{name!r} calls itself, or calls go more than {MAX_CALLS} deep.")
-        names = [x.arg for x in self.helpers[name].args.args]
-        inner = {k: self.value(x) for k, x in self.bind(node, names, names, node.args).items()}
-        self.scope, self.calls = self.constants | inner, (*calls, name)
-        result = self.value(self._body(self.helpers[name]))
-        self.scope, self.calls = outer, calls
-        return result
-
-    def _content(self, node: ast.AST) -> Value | dict[str, Value]:
-        """What a name can stand for: a value or a dict of components."""
-        if not isinstance(node, ast.Dict):
-            known = self.scope.get(getattr(node, "id", ""))
-            return known if isinstance(known, dict) else self.value(node)
-        names = [getattr(key, "value", None) for key in node.keys]
-        valid = [isinstance(x, str) and re.fullmatch(r"(?a)[A-Za-z]\w{,39}", x) for x in names]
-        good = all(valid) and len(set(names)) == len(names) <= MAX_COMPONENTS
-        need(good, node, f"components need names of letters, at most {MAX_COMPONENTS}, each once.")
-        return dict(zip(names, map(self.value, node.values), strict=True))
-
-    def stmt_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> None:
-        value = node.value or refuse(node)
-        if isinstance(node, ast.AugAssign):
-            value = ast.copy_location(ast.BinOp(node.target, node.op, value), node)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        shared = len(targets) > 1 and isinstance(value, ast.Dict)
-        need(not shared, node, "each dict of components needs one name: parts = {}.")
-        if type(node) is ast.Assign and len(targets) == 1 and type(targets[0]) is ast.Subscript:
-            return self._set_item(targets[0], value)
-        for target in targets:
-            self._assign(target, value)
-
-    def _set_item(self, target: ast.Subscript, node: ast.AST) -> None:
-        """Record parts["name"] = value, where no other name holds the same dict."""
-        parts = self.scope.get(getattr(target.value, "id", ""))
-        own = isinstance(parts, dict) and sum(x is parts for x in self.scope.values()) == 1
-        need(own, target, "only names, and items of one's own dict parts = {}, can be assigned to.")
-        item = self._content(ast.copy_location(ast.Dict([target.slice], [node]), target))
-        need(item.keys().isdisjoint(parts), target, "this component has a value already.")
-        need(len(parts) < MAX_COMPONENTS, target, f"at most {MAX_COMPONENTS} components.")
-        parts.update(item)
-
-    def _assign(self, target: ast.AST, node: ast.AST) -> None:
-        """Bind after all is recorded, so that a, b = b, a swaps."""
-        several = isinstance(target, ast.Tuple) and isinstance(node, ast.Tuple | ast.List)
-        names, values = (target.elts, node.elts) if several else ([target], [node])
-        plain = len(names) == len(values) and all(isinstance(x, ast.Name) for x in names)
-        need(plain, target, "only names can be assigned to, or as many names as values.")
-        contents = [self._content(x) for x in values]
-        for name, content in zip([x.id for x in names], contents, strict=True):
-            free = name not in {*self.fields, *self.helpers, *MODULES}
-            need(free, target, f"the name {name!r} is taken: choose another one.")
-            self.scope[name] = content
-            if isinstance(content, Value) and content.width == 0 and not self.calls:
-                self.names.setdefault(content.slot, name)
-
-    def stmt_For(self, node: ast.For) -> None:
-        elements = node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else []
-        good = 0 < len(elements) <= MAX_ELEMENTS and not node.orelse
-        need(good, node, f"for needs a literal tuple of at most {MAX_ELEMENTS}: for x in (a, b).")
-        for element in elements:
-            self._assign(node.target, element)
-            for statement in node.body:
-                self.value(statement, "stmt")
-
-    def stmt_Expr(self, node: ast.Expr | ast.Pass) -> None:
-        if not isinstance(getattr(node, "value", ast.Constant(0)), ast.Constant):  # a docstring
-            refuse(node)
-
-    def stmt_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        need(re.fullmatch(_IMPORT, ast.unparse(node)), node, "import torch, math, numpy only.")
-
-    stmt_AnnAssign = stmt_AugAssign = stmt_Assign
-    stmt_Pass, stmt_ImportFrom = stmt_Expr, stmt_Import
+from ._statements import Program
+from ._words import ProgramError, fail, need
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -194,7 +25,7 @@ class RewardProgram:
     source: str  # the program's text, helpers included
     components: tuple[str, ...]
     fields: tuple[str, ...]  # those that it reads
-    _tape: _Program
+    _tape: Program
     _wanted: list[int]
 
     def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -218,8 +49,8 @@ class RewardProgram:
             x, shape = values.get(name), self._tape.fields[name]
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             n = len(x) if n is None and isinstance(x, Tensor) and x.ndim else n
-            if found != (n, *shape):
-                need(False, None, f"field {name!r} must be {[n or 'N', *shape]}, not {found}.")
+            if not isinstance(x, Tensor) or found != (n, *shape):
+                fail(None, f"field {name!r} must be {[n or 'N', *shape]}, not {found}.")
             slots[slot] = x if x.dtype is torch.float32 else x.float()
         for slot, (function, operands) in self._tape.made.items():
             slots[slot] = function(*[slots[i] for i in operands])
@@ -239,7 +70,7 @@ def compile_reward(source: str, fields: Mapping[str, Sequence[int]]) -> RewardPr
     text = extract(source)
     known = {k: tuple(s) for k, s in fields.items() if len(s) < 2 and all(0 < x < 9 for x in s)}
     try:
-        tape = _Program(known, checked(parse(text)))
+        tape = Program(known, checked(parse(text)))
         (_, *names), slots = zip(*[(k, x.slot) for k, x in tape.run().items()], strict=True)
         program = RewardProgram(text, tuple(names), tuple(tape.loads), tape, list(slots))
         program.rows({k: torch.full((3, *known[k]), 0.5) for k in program.fields})
