@@ -60,16 +60,16 @@ class NativeVecEnv(VecEnv):
     def close(self) -> None:
         """Nothing to close."""
 
-    def get_attr(self, attr_name, indices=None) -> list:
+    def get_attr(self, *_: object, **__: object) -> list[None]:
         return [None] * self.num_envs
 
-    def set_attr(self, attr_name, value, indices=None) -> None:
+    def set_attr(self, *_: object, **__: object) -> None:
         """No attributes."""
 
-    def env_method(self, method_name, *args, indices=None, **kwargs) -> list:
+    def env_method(self, *_: object, **__: object) -> list[None]:
         return [None] * self.num_envs
 
-    def env_is_wrapped(self, wrapper_class, indices=None) -> list[bool]:
+    def env_is_wrapped(self, *_: object, **__: object) -> list[bool]:
         return [False] * self.num_envs
 
 
@@ -174,7 +174,7 @@ def peak_memory_mb() -> float:
     Linux hands the peak of the parent on in `ru_maxrss`, but not in `VmHWM`.
     """
     code = (
-        "import resource; from pathlib import Path; from tutorial_utils.ppo import train\n"
+        "import resource; from pathlib import Path; from tutorial_utils.learning.ppo import train\n"
         f"train({TASK!r}, {{'oracle': 'oracle'}}, range({SEEDS}), {STEPS}, progress=False)\n"
         "status, peak = Path('/proc/self/status'), resource.getrusage(0).ru_maxrss\n"
         "lines = status.read_text().splitlines() if status.exists() else []\n"

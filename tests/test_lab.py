@@ -619,6 +619,14 @@ def test_gymnasium_accepts_the_environment(task, kind):
         assert env.observation_space.contains(obs)
 
 
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_the_description_of_an_environment_makes_it_again(task):
+    told = gymnasium.make(f"Tabletop/{task}-v0", obs="image", size=64).spec.to_json()
+    env = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(told))
+    assert env.unwrapped.batch.task == TASKS[task]
+    assert env.observation_space.shape == (64, 64, 3)
+
+
 @pytest.mark.parametrize("kind", ["state", "image"])
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_stable_baselines_accepts_the_environment(task, kind):

@@ -539,6 +539,7 @@ def test_a_teacher_must_answer_for_robots_of_each_member(shape):
             ["'a'", "[16]", "(8,)"],
         ),
         (lambda: small({"a": lambda f: 0.0, "s": "sparse"}, [0]), ["'a'", "float"]),
+        (lambda: small({"sparse": "sparse"}, [0], obs="all"), ['obs="state"']),
     ],
 )
 def test_bad_arguments(call, words):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from operator import index
+from typing import SupportsIndex
 
 
 def one_of(value: object, options: Iterable[str], what: str) -> str:
@@ -26,6 +28,6 @@ def positive_int(value: object, what: str, least: int = 1) -> int:
     Raises:
         ValueError: it is not a whole number or is too small.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+    if not isinstance(value, SupportsIndex) or isinstance(value, bool) or index(value) < least:
         raise ValueError(f"{what} must be a whole number of at least {least}, not {value!r}.")
-    return value.__index__()
+    return index(value)

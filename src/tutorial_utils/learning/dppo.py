@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from tqdm import tqdm
 from .._validate import positive_int
 from ..models.actor_critic import ActorCritic
 from ..models.chains import ChainPolicy
+from ..models.population import PopulationLinear, Stack
 from ..tabletop.acting import with_open_fingers
+from ..tabletop.observations import as_tensor
 from ..tabletop.streams import robot_keys
 from ..tabletop.tasks import Task
 from ..tabletop.vector_env import TabletopVectorEnv
@@ -94,7 +96,7 @@ def collect(
 ) -> Episodes:
     """Play a new episode with every robot of `env`, which belong to the members in equal blocks."""
     p, rows = policy.members, []
-    obs = env.reset()[0].unflatten(0, (p, -1))
+    obs = as_tensor(env.reset()[0]).unflatten(0, (p, -1))
     running = torch.ones(obs.shape[:2], dtype=torch.bool)
     for start in range(0, env.task.horizon, length):
         chain, log_prob = policy.sample(obs, generators, explore)
@@ -105,7 +107,7 @@ def collect(
             reward = reward + gamma**h * running * gained.view(p, -1)
             success = success | running & info["success"].view(p, -1)
             running = running & ~ended.view(p, -1)
-        new = env.observe().unflatten(0, (p, -1))
+        new = as_tensor(env.observe()).unflatten(0, (p, -1))
         rows.append((obs, new, chain, log_prob, reward, success, active & ~running, active))
         obs = new
     return Episodes(*(torch.stack(x, 1) for x in zip(*rows, strict=True)))
@@ -205,14 +207,14 @@ def _streams(policy: ChainPolicy, first: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed + first) for seed in policy.seeds]
 
 
-def _critic(env: TabletopVectorEnv, policy: ChainPolicy) -> nn.Module:
+def _critic(env: TabletopVectorEnv, policy: ChainPolicy) -> Stack:
     """A value function that starts at 0: as long as nothing succeeds, no chunk has an advantage.
 
     Advantages are standardised. Those of a random critic would be as large as any, and would carry
     a policy whose successes are rare away before it finds one.
     """
-    critic = ActorCritic(env.single_observation_space.shape, policy.seeds).critic
-    nn.init.zeros_(critic[-1].weight)
+    critic = ActorCritic((len(env.world.state),), policy.seeds).critic
+    nn.init.zeros_(cast("PopulationLinear", critic[-1]).weight)
     return critic
 
 
@@ -241,9 +243,9 @@ def fine_tune(
     gamma = env.task.gamma if config.gamma is None else config.gamma
     noise, shuffles = _streams(policy, _NOISE), _streams(policy, _SHUFFLES)
     critic = _critic(env, policy)
-    groups = [(policy.actor, config.learning_rate), (critic, config.critic_rate)]
-    groups = [{"params": module.parameters(), "lr": rate} for module, rate in groups]
-    optimizer = torch.optim.Adam(groups, fused=True)
+    actor = {"params": policy.actor.parameters(), "lr": config.learning_rate}
+    value = {"params": critic.parameters(), "lr": config.critic_rate}
+    optimizer = torch.optim.Adam([actor, value], fused=True)
     success, seconds, began = [], [], time.perf_counter()
     for i in tqdm(range(iterations), unit="iteration", disable=not progress, leave=False):
         data = collect(env, policy, config.length, noise, gamma)

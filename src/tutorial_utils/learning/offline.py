@@ -8,6 +8,7 @@ arXiv 2304.10573, on the critic of IQL, Kostrikov et al. 2022, arXiv 2110.06169)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..models.actor_critic import ActorCritic
 from ..models.chains import DiffusionPolicy
 from ..models.diffusion import Denoiser, normal
+from ..models.population import Network
 
 _TWINS = (2**28, 2**29)  # the two critics start from different weights
 
 
-class TwinCritic(nn.Module):
+class TwinCritic(Network):
     """Two action values of each member and their slowly moving averages.
 
     Args:
@@ -47,7 +49,7 @@ class TwinCritic(nn.Module):
 
     def averaged(self, obs: Tensor, action: Tensor) -> Tensor:
         """The values of the averages, [2, P, B]: gradients reach the action, never the critics."""
-        return _values(self.target.module, obs, action)
+        return _values(cast("nn.ModuleList", self.target.module), obs, action)
 
     def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """The squared error of both to `target` [P, B], of each member [P]."""
@@ -122,7 +124,7 @@ def best_of(
 ) -> Tensor:
     """The action [P, B, D] of the largest value among several that `act` draws for each obs."""
     many = obs.repeat_interleave(candidates, 1)  # [P, B N, S]
-    action = act(many).unflatten(1, (-1, candidates))  # [P, B, N, D]
+    action: Tensor = act(many).unflatten(1, (-1, candidates))  # [P, B, N, D]
     value = critic.averaged(many, action.flatten(1, 2)).amin(0).view(action.shape[:3])
     best = value.argmax(-1)[..., None, None].expand(-1, -1, 1, action.shape[-1])
     return action.gather(2, best)[:, :, 0]

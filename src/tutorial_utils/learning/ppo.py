@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .._validate import one_of, positive_int
 from ..models.actor_critic import ActorCritic
+from ..tabletop.observations import as_tensor
 from ..tabletop.streams import robot_keys
 from ..tabletop.tasks import Task
 from ..tabletop.vector_env import RewardFn, TabletopVectorEnv, reward_per_arm
@@ -160,7 +161,7 @@ def distillation_loss(policy: ActorCritic, obs: Tensor, taught: Tensor) -> Tenso
 
 def clip_gradients(network: nn.Module, max_norm: float) -> None:
     """Scale each member's gradient to a norm of at most `max_norm`."""
-    gradients = [p.grad for p in network.parameters()]  # each [P, in, out]
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]  # each [P, in, out]
     norm = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)  # [P]
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
     for g in gradients:
@@ -197,7 +198,7 @@ def collect(
         seen = (info["final_obs"], reward, terminated, truncated, info["success"])
         next_obs, *rest = (x.view(p, n, *x.shape[1:]) for x in seen)
         rows.append((obs, next_obs, action, policy.log_prob(mean, action), *rest))
-        obs = new_obs.view(p, n, *new_obs.shape[1:])
+        obs = as_tensor(new_obs).view(p, n, *obs.shape[2:])
     data = Rollout(*(torch.stack(x, 1) for x in zip(*rows, strict=True)))
     if teacher:
         data.taught = torch.stack(taught, 1)
@@ -233,8 +234,8 @@ def update(
         order = torch.randperm(obs.shape[1], generator=generator)
         for rows in order.to(obs.device).chunk(config.minibatches):
             optimizer.zero_grad()
-            minibatch = (x.index_select(1, rows) for x in batch)
-            loss = ppo_loss(policy, *minibatch, config)
+            seen, action, old, gain, target = (x.index_select(1, rows) for x in batch)
+            loss = ppo_loss(policy, seen, action, old, gain, target, config)
             if data.taught is not None:
                 loss = loss + weight * distillation_loss(policy, *lesson)
             loss.sum().backward()
@@ -247,7 +248,8 @@ def _members(
 ) -> tuple[Tensor, ActorCritic, list[torch.Generator]]:
     """First observations [P, n, *obs], policy and exploration noise, all of each member's own."""
     keys = torch.cat([robot_keys(seed, config.robots, env.device) for seed in seeds])
-    obs = env.reset(seed=keys, options={"stagger": True})[0].unflatten(0, (len(seeds), -1))
+    obs = as_tensor(env.reset(seed=keys, options={"stagger": True})[0])
+    obs = obs.unflatten(0, (len(seeds), -1))
     policy = ActorCritic(obs.shape[2:], seeds, hidden=config.hidden).to(env.device)
     return obs, policy, [torch.Generator().manual_seed(seed + _NOISE) for seed in seeds]
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from .._validate import one_of, positive_int
 from ..models.population import PopulationLinear
 from ..models.vla import VLA
+from ..tabletop.observations import as_everything
 from ..tabletop.streams import robot_keys
 from ..tabletop.tasks import Task
 from ..tabletop.vector_env import TabletopVectorEnv
@@ -116,7 +117,8 @@ def collect(
 ) -> Episodes:
     """Play a new episode with every robot of `env`, which observes "all"."""
     n, device = env.num_envs, env.device
-    obs, rows, steps = env.reset()[0], [], 0
+    obs, rows = as_everything(env.reset()[0]), []
+    steps = torch.zeros((), dtype=torch.int64, device=device)
     image = obs["image"]  # of the robots that need a decision
     words = policy.vocabulary.encode(obs["instruction"]).to(device)
     running = torch.ones(n, dtype=torch.bool, device=device)
@@ -138,7 +140,7 @@ def collect(
             steps += running.sum()
             success = success | running & info["success"]
             running = running & ~(terminated | truncated)
-        image = env.observe(running.nonzero()[:, 0])["image"]
+        image = as_everything(env.observe(running.nonzero()[:, 0]))["image"]
     image, tokens, log_prob, active = (torch.stack(x, 1) for x in zip(*rows, strict=True))
     return Episodes(image, words, tokens, log_prob, active, success, int(steps))
 
@@ -204,9 +206,9 @@ def _judged(
     last[:, :-1] &= ~data.active[:, 1:]
     reward = (last & data.success[:, None]).float()
     following = torch.cat((value[:, 1:], torch.zeros_like(value[:, :1])), 1)
-    per_step = (reward, value, following, last, last)  # the time limit counts as a failure
-    args = (x.T[None] for x in per_step)  # [1, T, N]
-    raw = ppo.gae(*args, config.gamma, config.lam)[0].T
+    gained, now, later, ends = (x.T[None] for x in (reward, value, following, last))  # [1, T, N]
+    # the time limit counts as a failure
+    raw = ppo.gae(gained, now, later, ends, ends, config.gamma, config.lam)[0].T
     std, mean = torch.std_mean(raw[data.active])
     return (raw - mean) / (std + 1e-8), raw + value, data.active
 

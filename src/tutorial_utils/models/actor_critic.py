@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .population import PopulationLinear
+from .population import Network, PopulationLinear, Stack
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(Network):
     """Images to features with strided convolutions whose kernel equals their stride.
 
     Such a convolution is a linear layer on patches, so it runs as one batched product per layer:
@@ -35,7 +35,7 @@ class PatchEncoder(nn.Module):
         return torch.tanh(self.head(x))
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Network):
     """A Gaussian policy and a value function per member, in separate networks.
 
     Args:
@@ -54,7 +54,7 @@ class ActorCritic(nn.Module):
         log_std: float = -0.5,
     ) -> None:
         super().__init__()
-        self.obs_shape = tuple(obs_shape)
+        self.obs_shape, self.hidden = tuple(obs_shape), hidden
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.actor = self._network(generators, hidden, actions, last_gain=0.01)
         self.critic = self._network(generators, hidden, 1, last_gain=1.0)
@@ -62,13 +62,13 @@ class ActorCritic(nn.Module):
 
     def _network(
         self, generators: Sequence[torch.Generator], hidden: int, outputs: int, last_gain: float
-    ) -> nn.Sequential:
+    ) -> Stack:
         if len(self.obs_shape) == 3:
-            first = PatchEncoder(self.obs_shape[0], generators, hidden)
+            first: nn.Module = PatchEncoder(self.obs_shape[0], generators, hidden)
         else:
             linear = PopulationLinear(self.obs_shape[0], hidden, generators, math.sqrt(2))
             first = nn.Sequential(linear, nn.LeakyReLU(0.01, inplace=True))
-        return nn.Sequential(
+        return Stack(
             first,
             PopulationLinear(hidden, hidden, generators, math.sqrt(2)),
             nn.LeakyReLU(0.01, inplace=True),
@@ -107,7 +107,7 @@ class ActorCritic(nn.Module):
     def select(self, members: slice) -> ActorCritic:
         """A population of only these members, sharing no memory with this one."""
         kept = range(self.members)[members]
-        hidden = self.actor[1].weight.shape[1]
-        chosen = ActorCritic(self.obs_shape, [0] * len(kept), self.log_std.shape[-1], hidden)
+        shape = (self.log_std.shape[-1], self.hidden)
+        chosen = ActorCritic(self.obs_shape, [0] * len(kept), *shape)
         chosen.load_state_dict({n: v[members].clone() for n, v in self.state_dict().items()})
         return chosen.to(self.log_std.device)

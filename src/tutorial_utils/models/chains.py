@@ -88,10 +88,15 @@ class DiffusionPolicy(ChainPolicy):
         floor: least standard deviation of a step while exploring.
     """
 
+    bar: Tensor  # [K]
+    of_data: Tensor  # [K], as are the others
+    of_noisy: Tensor
+    sigma: Tensor
+
     def __init__(
         self, base: Denoiser, levels: Scheduler, tuned: int | None = None, floor: float = 0.1
     ) -> None:
-        count = levels.config.num_train_timesteps
+        count: int = levels.config["num_train_timesteps"]
         super().__init__(base, count if tuned is None else positive_int(tuned, "tuned"))
         if self.steps > count:
             raise ValueError(f"tuned must be at most {count}, the number of levels, not {tuned}.")

@@ -12,6 +12,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from .._validate import positive_int
-from .population import PopulationLinear
+from .population import Network, PopulationLinear, Stack
 
 with warnings.catch_warnings(action="ignore"):  # of notebooks without widgets
-    from diffusers import DDIMScheduler, DDPMScheduler
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 _FREQUENCIES = 8
 # Another stream than the initial weights; below 2**32, the part of a seed that torch looks at.
@@ -39,15 +41,16 @@ def scheduler(levels: int, ddim: bool = False) -> Scheduler:
     Predicted data are cut to [-1, 1] in every step, so scale them to it.
     """
     kind = DDIMScheduler if ddim else DDPMScheduler
-    return kind(
+    made: Scheduler = kind(
         positive_int(levels, "levels"),
         beta_schedule="squaredcos_cap_v2",
         clip_sample=True,
         timestep_spacing="trailing",  # few steps begin at the highest level, which is noise
     )
+    return made
 
 
-class Denoiser(nn.Module):
+class Denoiser(Network):
     """An MLP per member: noisy vector, time and condition in, noise (or velocity) out.
 
     Args:
@@ -57,6 +60,8 @@ class Denoiser(nn.Module):
         horizon: the time that counts as 1 (the number of noise levels; 1 for a flow).
         hidden, layers: width and number of the hidden layers.
     """
+
+    frequency: Tensor
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class Denoiser(nn.Module):
         parts: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
             parts += [PopulationLinear(a, b, generators, math.sqrt(2)), nn.SiLU(inplace=True)]
-        self.network = nn.Sequential(*parts, PopulationLinear(hidden, size, generators, 0.1))
+        self.network = Stack(*parts, PopulationLinear(hidden, size, generators, 0.1))
         frequency = torch.exp(torch.linspace(0, math.log(10), _FREQUENCIES))
         self.register_buffer("frequency", frequency)
 
@@ -83,7 +88,7 @@ class Denoiser(nn.Module):
         """P."""
         return len(self.seeds)
 
-    def forward(self, x: Tensor, time: Tensor | int | float, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | float, condition: Tensor) -> Tensor:
         """[P, B, D] for x [P, B, D], time [P, B] or one number, condition [P, B, C]."""
         time = torch.as_tensor(time, dtype=x.dtype, device=x.device).expand(x.shape[:2])
         angle = time[..., None] / self.horizon * self.frequency  # [P, B, F]
@@ -97,7 +102,7 @@ def normal(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tenso
 
 def noise_loss(levels: Scheduler) -> Loss:
     """The squared error of the predicted noise at a random level (Ho et al. 2020, eq. 14)."""
-    count = levels.config.num_train_timesteps
+    count: int = levels.config["num_train_timesteps"]
 
     def loss(
         network: Denoiser, x: Tensor, condition: Tensor, generators: Sequence[torch.Generator]
@@ -105,7 +110,8 @@ def noise_loss(levels: Scheduler) -> Loss:
         _, b, d = x.shape
         k = torch.stack([torch.randint(count, (b,), generator=g) for g in generators])  # [P, B]
         noise = normal((b, d), generators)
-        noisy = levels.add_noise(x.flatten(0, 1), noise.flatten(0, 1), k.flatten()).view_as(x)
+        level = cast("torch.IntTensor", k.flatten())
+        noisy = levels.add_noise(x.flatten(0, 1), noise.flatten(0, 1), level).view_as(x)
         return (network(noisy, k, condition) - noise).square().mean(-1)
 
     return loss
@@ -156,7 +162,7 @@ def fit(
         optimizer.step()
         averaged.update_parameters(network)
         losses[i] = each.detach()
-    return averaged.module.requires_grad_(False), losses
+    return cast("Denoiser", averaged.module).requires_grad_(False), losses
 
 
 def _grid(levels: Scheduler, steps: int) -> tuple[Scheduler, list[int], list[int]]:
@@ -173,7 +179,7 @@ def _grid(levels: Scheduler, steps: int) -> tuple[Scheduler, list[int], list[int
     # DDIM takes steps of one size: it gets a schedule without the levels in between.
     short = copy.copy(levels)
     short.alphas_cumprod = levels.alphas_cumprod[visited.flip(0)]
-    short.set_timesteps(levels.config.num_train_timesteps)
+    short.set_timesteps(levels.config["num_train_timesteps"])
     return short, list(reversed(range(steps))), visited.tolist()
 
 
@@ -190,17 +196,19 @@ def sample(
     Args:
         steps: noise levels to visit; all by default.
     """
-    count = levels.config.num_train_timesteps
+    count: int = levels.config["num_train_timesteps"]
     steps = count if steps is None else positive_int(steps, "steps")
     if steps > count:
         raise ValueError(f"steps must be at most {count}, the number of levels, not {steps}.")
-    # Where DDIM cuts the predicted data, it has to derive the noise anew from what is left.
-    extra = {"use_clipped_model_output": True} if isinstance(levels, DDIMScheduler) else {}
+    extra: dict[str, Any] = {"generator": generator}
+    if isinstance(levels, DDIMScheduler):
+        # Where it cuts the predicted data, it has to derive the noise anew from what is left.
+        extra["use_clipped_model_output"] = True
     levels, places, visited = _grid(levels, steps)
     x = torch.randn(*condition.shape[:2], network.size, generator=generator)
     for i, k in zip(places, visited, strict=True):
         noise = network(x, k, condition)
-        x = levels.step(noise, i, x, generator=generator, **extra).prev_sample
+        x = levels.step(noise, i, x, return_dict=False, **extra)[0]
     return x
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
+
+from .population import Network
 
 END = 0  # the token that ends a document
 
@@ -32,7 +35,7 @@ def rotate(x: Tensor, first: int = 0) -> Tensor:
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
 
 
-class Block(nn.Module):
+class Block(Network):
     """Attention, then a two-layer network, each added to the stream it reads (pre-norm)."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -60,10 +63,11 @@ class Block(nn.Module):
         # one new token may look at everything; several at once must not look ahead
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)
         x = x + self.out(mixed.transpose(1, 2).reshape(b, t, -1))
-        return x + self.mlp(self.norm_mlp(x))
+        added: Tensor = self.mlp(self.norm_mlp(x))
+        return x + added
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     """Logits of the next token at every position; the output matrix is the embedding's.
 
     Args:
@@ -74,11 +78,12 @@ class Transformer(nn.Module):
     def __init__(self, vocabulary: int, width: int = 64, layers: int = 3, heads: int = 4) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        blocks = [Block(width, heads) for _ in range(layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        for block in self.blocks:  # residual branches start small, whatever the depth
-            for last in (block.out, block.mlp[-1]):
+        for block in blocks:  # residual branches start small, whatever the depth
+            for last in (block.out, cast("nn.Linear", block.mlp[-1])):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))
                 nn.init.zeros_(last.bias)
 

@@ -6,7 +6,7 @@ batched matrix product instead of P small ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,19 @@ from torch import Tensor, nn
 torch.empty(31 << 20, dtype=torch.uint8)
 
 
-class PopulationLinear(nn.Module):
+class Network(nn.Module):
+    """A module that makes one tensor, which torch's own type does not say."""
+
+    __call__: Callable[..., Tensor]
+
+
+class Stack(nn.Sequential):
+    """Layers one after the other that make one tensor."""
+
+    __call__: Callable[..., Tensor]
+
+
+class PopulationLinear(Network):
     """P independent linear layers, initialised orthogonally (Saxe et al. 2014), bias 0.
 
     Args:

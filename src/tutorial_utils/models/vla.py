@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,8 @@ from torch.nn import functional as F
 
 from .._validate import positive_int
 from ..tabletop.acting import Chunks
-from .population import PopulationLinear
+from ..tabletop.observations import Everything
+from .population import Network, PopulationLinear, Stack
 
 PAD, UNKNOWN = 0, 1
 BACKBONE = ("image", "text", "query", "fuse")  # the parts before the decoder
@@ -62,8 +62,10 @@ def _split(sentence: str) -> list[str]:
     return sentence.lower().replace(",", " ").split()
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Network):
     """Overlapping 4x4 patches, 2 pixels apart, to a vector of features each."""
+
+    place: Tensor
 
     def __init__(self, size: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -87,12 +89,14 @@ class ImageEncoder(nn.Module):
         return self.head(x).view(p, b, self.side**2, -1)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Network):
     """Words to one vector: embeddings, a convolution over three words, the mean over the words.
 
     In three words an adjective meets its noun: "red disc" and "blue zone" are told apart from "blue
     disc" and "red zone".
     """
+
+    member: Tensor
 
     def __init__(self, words: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -115,12 +119,15 @@ def _table(shape: Sequence[int], generators: Sequence[torch.Generator], std: flo
     return nn.Parameter(torch.stack([torch.randn(*shape, generator=g) for g in generators]) * std)
 
 
-class Decoder(nn.Module):
+class Decoder(Network):
     """Tokens one after the other, each given the context and all tokens before it.
 
     The state is the projected context plus one embedding for each token so far, as in NADE
     (Larochelle and Murray 2011). So all tokens of a known chunk are scored in one pass.
     """
+
+    member: Tensor
+    place: Tensor
 
     def __init__(
         self, tokens: int, bins: int, generators: Sequence[torch.Generator], hidden: int
@@ -174,6 +181,8 @@ class VLA(nn.Module):
         hidden: width of the fused context and of the decoder.
     """
 
+    center: Tensor
+
     def __init__(
         self,
         vocabulary: Vocabulary,
@@ -193,7 +202,7 @@ class VLA(nn.Module):
         self.text = TextEncoder(len(vocabulary), generators)
         self.query = PopulationLinear(_TEXT, queries * _FEATURES, generators, 2.0)
         read = queries * (2 + _FEATURES) + _TEXT
-        self.fuse = nn.Sequential(
+        self.fuse = Stack(
             PopulationLinear(read, hidden, generators, math.sqrt(2)),
             nn.ReLU(inplace=True),
             PopulationLinear(hidden, hidden, generators, 1.0),
@@ -222,7 +231,8 @@ class VLA(nn.Module):
 
     def actions(self, tokens: Tensor) -> Tensor:
         """Actions [..., H, 3] of tokens [..., 3 H]."""
-        return self.center[tokens].unflatten(-1, (self.length, 3))
+        actions: Tensor = self.center[tokens].unflatten(-1, (self.length, 3))
+        return actions
 
     def log_prob(self, context: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
         """log pi of each token given those before it, [P, B, 3 H]."""
@@ -246,7 +256,7 @@ class VLA(nn.Module):
     def deployed(self) -> Chunks:
         """The policy for `evaluate` on observations of the kind "all": the likeliest tokens."""
 
-        def plan(obs: dict[str, Any]) -> Tensor:
+        def plan(obs: Everything) -> Tensor:
             words = self.vocabulary.encode(obs["instruction"]).to(self.center.device)
             images, words = (x.unflatten(0, (self.members, -1)) for x in (obs["image"], words))
             tokens = self.decoder.draw(self.context(images, words), None)

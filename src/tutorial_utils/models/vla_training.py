@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .._validate import positive_int
 from ..tabletop.demonstrations import chunks
+from ..tabletop.observations import as_tensor
 from ..tabletop.tasks import COLORS
 from ..tabletop.vector_env import TabletopVectorEnv
 from .population import PopulationLinear
@@ -106,7 +107,7 @@ def _scenes(
     env.reset(seed=policy.seeds[0] + _SCENES)
     text = policy.vocabulary.encode(captions()).view(len(CAPTIONS), c, c, -1).to(device)
     while True:
-        image, w = env.reset()[0], env.world
+        image, w = as_tensor(env.reset()[0]), env.world
         for _ in range(_REFRESH):
             row, disc, zone, caption = (
                 torch.randint(n, (batch,), generator=generator).to(device)

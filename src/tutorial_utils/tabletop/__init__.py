@@ -47,8 +47,8 @@ def _register() -> None:
         if task.env_id not in gymnasium.registry:
             gymnasium.register(
                 task.env_id,
-                entry_point=TabletopEnv,
-                vector_entry_point=TabletopVectorEnv,
+                entry_point=f"{__name__}:TabletopEnv",  # as text, so that the spec can be JSON
+                vector_entry_point=f"{__name__}:TabletopVectorEnv",
                 kwargs={"task": task.name},
             )
 

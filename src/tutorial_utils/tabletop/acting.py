@@ -20,9 +20,9 @@ Policy = Expert | Callable[[Any], Tensor]
 class Exploring(Protocol):
     """A policy that can also draw its action."""
 
-    def __call__(self, obs: Tensor) -> Tensor: ...
+    def __call__(self, obs: Any) -> Tensor: ...
 
-    def explore(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+    def explore(self, obs: Any, generator: torch.Generator) -> Tensor:
         """Drawn actions [P, E, 3] for observations [P, E, ...]."""
         ...
 
@@ -36,9 +36,9 @@ def act(
     obs = env.observe()
     if isinstance(obs, Tensor):
         obs = obs.view(members, -1, *obs.shape[1:])
-    draws = noise is not None and isinstance(policy, Exploring)
-    action = policy.explore(obs, noise) if draws else policy(obs)  # [P, E, 3]
-    return action.reshape(-1, 3)
+    if noise is not None and isinstance(policy, Exploring):
+        return policy.explore(obs, noise).reshape(-1, 3)
+    return policy(obs).reshape(-1, 3)
 
 
 class Chunks:
@@ -51,11 +51,11 @@ class Chunks:
         members: P.
     """
 
-    def __init__(self, plan: Callable[[Tensor], Tensor], length: int, members: int) -> None:
+    def __init__(self, plan: Callable[[Any], Tensor], length: int, members: int) -> None:
         self.plan, self.length, self.members = plan, length, members
         self._chunk, self._step = torch.empty(0), 0
 
-    def __call__(self, obs: Tensor) -> Tensor:
+    def __call__(self, obs: Any) -> Tensor:
         """The next action [P, E, 3]; the fingers stay open where a chunk has only moves."""
         at = self._step % self.length
         if at == 0:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .._validate import one_of, positive_int
 from .acting import Policy, act
+from .observations import Obs
 from .sentences import instructions
 from .streams import robot_keys
 from .tasks import Task, get_task
@@ -56,7 +57,8 @@ def collect(
     steps = task.horizon if max_steps is None else positive_int(max_steps, "max_steps")
     env, members = TabletopVectorEnv(task, episodes, **env_options), getattr(policy, "members", 1)
     keys = robot_keys(seed, episodes, env.device)
-    seen, rows, running = [env.reset(seed=keys)[0]], [], torch.ones_like(keys, dtype=torch.bool)
+    seen, running = [env.reset(seed=keys)[0]], torch.ones_like(keys, dtype=torch.bool)
+    rows: list[tuple[Tensor, ...]] = []
     words = instructions(env.world, torch.arange(episodes, device=env.device))
     while running.any() and len(rows) < steps:
         action = act(policy, env, members).clamp(-1.0, 1.0)
@@ -67,16 +69,18 @@ def collect(
     return _cut(seen, [torch.stack(x, 1) for x in zip(*rows, strict=True)], words, keys.tolist())
 
 
-def _cut(seen: list, data: list[Tensor], words: list[str], keys: list[int]) -> list[EpisodeBuffer]:
+def _cut(
+    seen: list[Obs], data: list[Tensor], words: list[str], keys: list[int]
+) -> list[EpisodeBuffer]:
     """One buffer per robot, up to the end of its first episode; `data` are [N, T, ...]."""
     data[3][:, -1] |= ~data[2][:, -1]  # what still runs is truncated here
     length = ((data[2] | data[3]).int().argmax(1) + 1).tolist()
-    seen = seen if isinstance(seen[0], dict) else [{"": x} for x in seen]
-    parts = [name for name in seen[0] if name != "instruction"]
-    obs = {name: torch.stack([x[name] for x in seen], 1).cpu().numpy() for name in parts}
+    named: list[dict[str, Any]] = [{"": x} if isinstance(x, Tensor) else {**x} for x in seen]
+    parts = [name for name in named[0] if name != "instruction"]
+    obs = {name: torch.stack([x[name] for x in named], 1).cpu().numpy() for name in parts}
     arrays, buffers = [x.cpu().numpy() for x in data], []
     for i, t in enumerate(length):
-        own = {name: x[i, : t + 1] for name, x in obs.items()}
+        own: Any = {name: x[i, : t + 1] for name, x in obs.items()}
         own = own[""] if "" in own else own | {"instruction": [words[i]] * (t + 1)}
         *basic, success, cost = (x[i, :t] for x in arrays)
         infos, options = {"success": success, "cost": cost}, {"instruction": words[i]}
@@ -123,7 +127,7 @@ def write_dataset(
 
 
 def _facts(
-    task: Task, expert: Policy, buffers: list[EpisodeBuffer], seed: int, options: dict
+    task: Task, expert: Policy, buffers: list[EpisodeBuffer], seed: int, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What a dataset's metadata tell beside what Minari writes."""
     return {
@@ -155,7 +159,8 @@ def _folder(dataset_id: str) -> Path:
     except (TypeError, ValueError):
         message = f"{dataset_id!r} is no dataset id: write it like 'tabletop/pickplace/expert-v0'."
         raise ValueError(message) from None
-    return get_dataset_path(dataset_id) / "data"
+    data: Path = get_dataset_path(dataset_id) / "data"
+    return data
 
 
 def load_dataset(dataset_id: str, download: bool = True) -> minari.MinariDataset:

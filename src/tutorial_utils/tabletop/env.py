@@ -8,11 +8,14 @@ import gymnasium
 import numpy as np
 import torch
 
+from .observations import Obs
 from .rendering import render
 from .vector_env import TabletopVectorEnv
 
+Seen = np.ndarray | dict[str, Any]  # what one robot observes
 
-class TabletopEnv(gymnasium.Env):
+
+class TabletopEnv(gymnasium.Env[Seen, np.ndarray]):
     """One robot. The options are those of `TabletopVectorEnv`, which does all the work.
 
     `reset(seed=s)` starts the episode that robot 0 of a batch with the same seed starts; the same
@@ -21,7 +24,9 @@ class TabletopEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's name)
 
-    def __init__(self, task: str = "PickPlace", render_mode: str | None = None, **options: Any):
+    def __init__(
+        self, task: str = "PickPlace", render_mode: str | None = None, **options: Any
+    ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', not {render_mode!r}.")
         self.batch = TabletopVectorEnv(task, 1, **options)
@@ -30,7 +35,9 @@ class TabletopEnv(gymnasium.Env):
         self.action_space = self.batch.single_action_space
         self._running = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Seen, dict[str, Any]]:
         """Start an episode: (obs, info). Without a seed, the next one of the stream."""
         super().reset(seed=seed)
         if seed is None and not self.batch.started:
@@ -39,7 +46,7 @@ class TabletopEnv(gymnasium.Env):
         self._running = True
         return _first(obs), {}
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
         """Act: (obs, reward, terminated, truncated, info), as Gymnasium has it."""
         if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step().")
@@ -57,8 +64,9 @@ class TabletopEnv(gymnasium.Env):
         return render(self.batch.world, 256)[0].cpu().numpy() if self.render_mode else None
 
 
-def _first(obs: Any) -> Any:
+def _first(obs: Obs) -> Seen:
     """Row 0 of an observation, in numpy."""
-    if isinstance(obs, dict):
-        return {name: _first(value) for name, value in obs.items()}
-    return obs[0].cpu().numpy() if isinstance(obs, torch.Tensor) else obs[0]
+    if isinstance(obs, torch.Tensor):
+        return obs[0].cpu().numpy()
+    state, image = _first(obs["state"]), _first(obs["image"])
+    return {"state": state, "image": image, "instruction": obs["instruction"][0]}

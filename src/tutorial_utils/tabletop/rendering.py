@@ -9,7 +9,7 @@ gather and scatter, with nothing to mask. From 96 px on, for people, light falls
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -46,16 +46,30 @@ def render(world: World, size: int = 32, robots: Tensor | None = None) -> Tensor
     return frames.view(-1, size, size, 3)
 
 
+@dataclass(frozen=True)
+class _Palette:
+    """RGB [3] in 0..255 of everything, `things` [6, 3]."""
+
+    paper: Tensor
+    ink: Tensor
+    grey: Tensor
+    red: Tensor
+    white: Tensor
+    things: Tensor
+    stone: Tensor
+    dark: Tensor
+
+
 @functools.lru_cache(maxsize=8)
-def _palette(dim: float, device: torch.device) -> SimpleNamespace:
-    """RGB [3] in 0..255 of everything, `things` [6, 3], moved towards grey by `dim`."""
+def _palette(dim: float, device: torch.device) -> _Palette:
+    """The colours, moved towards grey by `dim`."""
     colors = {"paper": PAPER, "ink": INK, "grey": GREY, "red": RED, "white": "#FFFFFF"}
     table = {name: torch.tensor(rgb(color), dtype=torch.float32) for name, color in colors.items()}
     table["things"] = torch.tensor([rgb(BY_NAME[name]) for name in COLORS], dtype=torch.float32)
     table["stone"] = torch.lerp(table["paper"], table["ink"], 0.8)
     table["dark"] = 0.6 * table["grey"]
-    dimmed = {name: torch.lerp(c, table["grey"], dim).to(device) for name, c in table.items()}
-    return SimpleNamespace(**dimmed)
+    grey = table["grey"]
+    return _Palette(**{n: torch.lerp(c, grey, dim).to(device) for n, c in table.items()})
 
 
 class _Canvas:

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from .._validate import one_of, positive_int
+from .observations import OBSERVATIONS, Obs, replaced
 from .rendering import render
 from .rewards import potential, shaped_reward
 from .sentences import CHARACTERS, MAX_LENGTH, instructions
@@ -21,14 +22,13 @@ from .streams import mix, robot_keys
 from .tasks import Shift, Task, get_task
 from .world import World
 
-OBSERVATIONS = ("state", "image", "all")
 REWARDS = ("sparse", "oracle")
 IMAGE_SIZES = (32, 64)
 
 RewardFn = Callable[[Mapping[str, Tensor]], Tensor]
 
 
-class TabletopVectorEnv(gymnasium.vector.VectorEnv):
+class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
     """A batch of robots with same-step autoreset.
 
     Args:
@@ -67,7 +67,8 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
         if not callable(reward):
             one_of(reward, REWARDS, "reward")
         self.num_envs = positive_int(num_envs, "num_envs")
-        self.reward, self.size, self.device = reward, size, torch.device(device)
+        self.reward: str | RewardFn = reward
+        self.size, self.device = size, torch.device(device)
         self.world = World(self.task, num_envs, device, shift, distractors)
         self.metadata = {
             "autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP,
@@ -80,28 +81,25 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._everyone = torch.arange(num_envs, device=self.device)
-        self._keys: Tensor | None = None  # one stream per robot, set by the first reset
+        self.started = False  # whether `reset` has been called
+        self._keys = torch.zeros_like(self._everyone)  # one stream per robot
         self._number = torch.zeros_like(self._everyone)  # episodes started, per robot
         self._before = torch.zeros(num_envs, device=self.device)  # potential before the action
         self._instructions = [""] * num_envs
 
-    def _space(self) -> spaces.Space:
+    def _space(self) -> spaces.Space[Any]:
         state = spaces.Box(-1.0, 1.0, (len(self.world.state),), np.float32)
         image = spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
         words = spaces.Text(MAX_LENGTH, charset=CHARACTERS)
-        everything = spaces.Dict({"state": state, "image": image, "instruction": words})
-        return {"state": state, "image": image, "all": everything}[self.obs_kind]
-
-    @property
-    def started(self) -> bool:
-        """Whether `reset` has been called."""
-        return self._keys is not None
+        if self.obs_kind == "all":
+            return spaces.Dict({"state": state, "image": image, "instruction": words})
+        return state if self.obs_kind == "state" else image
 
     # ---------------------------------------------------------------- Gymnasium
 
     def reset(
         self, *, seed: int | Tensor | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    ) -> tuple[Obs, dict[str, Any]]:
         """Start a new episode for every robot.
 
         Args:
@@ -115,13 +113,14 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
         if seed is not None:
             self._keys = robot_keys(seed, self.num_envs, self.device)
             self._number.zero_()
+            self.started = True
         self._start(self._everyone)
         if options and options.get("stagger"):
             spread = mix(self.world.episode, 3000) & 0x7FFFFFFF
             self.world.elapsed.copy_(spread % self.task.horizon)
         return self.observe(), {}
 
-    def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step(self, actions: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Act with `actions` [N, 3]; robots whose episode ended start the next one."""
         reward, terminated, truncated, info = self.advance(actions)
         done = (terminated | truncated).nonzero().squeeze(1)
@@ -131,7 +130,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
         last = self.observe(done)
         self._start(done)
         obs = self.observe()
-        info["final_obs"] = _replace(obs, done, last)
+        info["final_obs"] = replaced(obs, done, last)
         return obs, reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -156,14 +155,14 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
             after = potential(world)
             oracle = shaped_reward(reward, terminated, self._before, after, self.task.gamma)
             self._before = after
-            if self.reward == "oracle":
-                reward = oracle
-            else:
+            if callable(self.reward):
                 known = {"sparse": reward, "oracle": oracle}
-                reward = self._generated(self.fields() | info | known)
+                reward = self._generated(self.reward, self.fields() | info | known)
+            else:
+                reward = oracle
         return reward, terminated, truncated, info
 
-    def _checked(self, actions: Any) -> Tensor:
+    def _checked(self, actions: object) -> Tensor:
         """The actions as a float32 tensor [N, 3] on the device.
 
         Raises:
@@ -179,8 +178,8 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
             raise ValueError("actions must be finite: at least one is NaN or infinite.")
         return actions
 
-    def _generated(self, fields: Mapping[str, Tensor]) -> Tensor:
-        reward = self.reward(fields)
+    def _generated(self, function: RewardFn, fields: Mapping[str, Tensor]) -> Tensor:
+        reward = function(fields)
         if not isinstance(reward, Tensor) or reward.shape != (self.num_envs,):
             shape = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
             raise ValueError(f"the reward must be a tensor [{self.num_envs}], not {shape}.")
@@ -198,7 +197,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
 
     # ---------------------------------------------------------------- what is seen
 
-    def observe(self, robots: Tensor | None = None) -> Any:
+    def observe(self, robots: Tensor | None = None) -> Obs:
         """The observation of the robots with indices `robots` (all by default)."""
         if self.obs_kind == "image":
             return render(self.world, self.size, robots)
@@ -226,18 +225,6 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv):
         if w.disc:
             fields["obstacle" if self.task.obstacle else "hazard"] = w.disc_center.T
         return fields
-
-
-def _replace(obs: Any, robots: Tensor, rows: Any) -> Any:
-    """A copy of `obs` in which the rows `robots` are `rows`."""
-    if isinstance(obs, dict):
-        return {name: _replace(obs[name], robots, rows[name]) for name in obs}
-    if isinstance(obs, tuple):
-        words = list(obs)
-        for robot, row in zip(robots.tolist(), rows, strict=True):
-            words[robot] = row
-        return tuple(words)
-    return obs.index_copy(0, robots, rows)
 
 
 def reward_per_arm(rewards: Mapping[str, str | RewardFn]) -> str | RewardFn:
