@@ -24,6 +24,12 @@ def test_imports_run_one_way():
     assert done.returncode == 0, done.stdout
 
 
+def test_types_are_strict():
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_module_is_in_a_room():
     """What several rooms stand on is private: a chapter has one way to each name."""
     outside = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py"} - {"__init__"}
