@@ -31,6 +31,7 @@ sys.path.append(str(BOOK / "_ext"))
 import duality_data as data  # noqa: E402
 import duality_glossary as glossary  # noqa: E402
 import duality_hero as hero  # noqa: E402
+import duality_opening as opening  # noqa: E402
 import duality_plans as plans  # noqa: E402
 import duality_replications as replications  # noqa: E402
 import duality_tables as tables  # noqa: E402
@@ -297,7 +298,7 @@ def test_coverage_shows_every_leaf_and_every_claim(built: Path, book: data.Book)
         if leaf.subject:
             assert f"{leaf.name}{f' (section {leaf.number})' if leaf.number else ''}, open" in text
     shown = {
-        tuple(cell.get_text().replace("\xa0", " ") for cell in row.find_all("td")[:2])
+        tuple(cell.get_text().replace("\u00a0", " ") for cell in row.find_all("td")[:2])
         for row in coverage.select("table tr")
     }
     for chapter in book.chapters.values():
@@ -566,3 +567,94 @@ def test_every_wide_table_of_a_chapter_scrolls_in_itself(built: Path, book: data
         for table in page(built, f"chapters/{name}").select("article table"):
             holders = table.find_parents(class_=["pst-scrollable-table-container", "text_html"])
             assert holders, f"{name}: {table.get_text()[:60]}"
+
+
+def test_no_line_break_parts_an_interval(built: Path, book: data.Book):
+    parted = re.compile(r"\d \[[-+\d., ]+\]|\[[-+\d.]+, [-+\d.]+\]")
+    for row in page(built, "coverage").select("table tr"):
+        assert not parted.search(row.get_text())
+
+
+def doctree_of(*images: tuple[str, str]) -> nodes.document:
+    """A chapter with one cell for each image (id of the cell, file), in one section."""
+    doctree = publish_doctree("Title\n=====\n\nText.")
+    for index, (_, file) in enumerate(images):
+        cell = nodes.container("", nodes.image(uri=file), nb_element="cell_code", cell_index=index)
+        doctree += cell
+    return doctree
+
+
+@pytest.mark.parametrize(
+    ("images", "wanted", "file"),
+    [
+        ((("a", "1.png"), ("b", "2.gif"), ("c", "3.gif")), None, "2.gif"),
+        ((("a", "1.png"), ("b", "2.png")), None, "1.png"),
+        ((("a", "1.png"), ("b", "2.gif"), ("c", "3.png")), "c", "3.png"),
+        ((), None, None),
+    ],
+)
+def test_a_chapter_opens_with_its_first_film_or_what_it_names(images, wanted, file):
+    facts = {"opening": wanted} if wanted else {}
+    notebook = {"metadata": {"duality": facts}, "cells": [{"id": cell} for cell, _ in images]}
+    image = opening.chosen(doctree_of(*images), notebook)
+    assert (image and image["uri"]) == file
+
+
+def test_an_opening_that_is_gone_is_named():
+    notebook = {"metadata": {"duality": {"opening": "gone"}}, "cells": [{"id": "a"}]}
+    with pytest.raises(data.BookError) as error:
+        opening.chosen(doctree_of(("a", "1.png")), notebook)
+    one_line(error, "opening", "gone")
+
+
+def test_every_chapter_opens_with_an_image_that_stands_further_down(built: Path, book: data.Book):
+    for name in book.chapters:
+        soup = page(built, f"chapters/{name}")
+        figure = soup.article.h1.find_next_sibling()
+        assert figure.get("class") == ["opening"], name
+        assert figure.find_next_sibling().name == "p", name
+        below = soup.find(id=figure.a["href"].removeprefix("#")).select(".cell_output img")
+        assert (figure.img["src"], figure.img["alt"]) in [(i["src"], i["alt"]) for i in below]
+
+
+def test_every_film_of_a_chapter_has_a_still_for_those_who_want_no_motion(
+    built: Path, book: data.Book
+):
+    for name in book.chapters:
+        soup, folder = page(built, f"chapters/{name}"), (built / "chapters" / name).parent
+        films = [image for image in soup.select("article img") if image["src"].endswith(".gif")]
+        assert bool(soup.select(".opening picture")) == bool(soup.select(".opening button")), name
+        for film in films:
+            source = film.parent.source
+            assert source["media"] == "(prefers-reduced-motion: reduce)"
+            with Image.open(folder / source["srcset"]) as still:
+                assert not getattr(still, "is_animated", False)
+                assert still.size == (int(film["width"]), int(film["height"]))
+
+
+def test_set_up_budget_and_claims_are_folded_and_every_fold_says_what_it_holds(book: data.Book):
+    for chapter in book.chapters.values():
+        labels = []
+        for cell in chapter.cells:
+            tags = set(cell["metadata"].get("tags", []))
+            folded = "hide-input" in tags and "solution" not in tags
+            assert folded or not tags & {"setup", "budget", "claims"}, (chapter.name, cell["id"])
+            if folded:
+                labels.append(cell["metadata"].get("mystnb", {}).get("code_prompt_show", ""))
+        for label in labels:
+            assert re.fullmatch(r"[A-Z][^.]{7,40}", label), (chapter.name, label)
+            assert 2 <= len(label.split()) <= 7, (chapter.name, label)
+            assert not re.search("code|cell|source", label), (chapter.name, label)
+        assert len(set(labels)) == len(labels), chapter.name
+
+
+def test_a_fold_shows_its_label_open_or_not(built: Path, book: data.Book):
+    for name, chapter in book.chapters.items():
+        wanted = [
+            cell["metadata"]["mystnb"]["code_prompt_show"]
+            for cell in chapter.cells
+            if "hide-input" in cell["metadata"].get("tags", [])
+        ]
+        folds = page(built, f"chapters/{name}").select(".tag_hide-input > details > summary")
+        assert [fold.select_one(".collapsed").get_text() for fold in folds] == wanted
+        assert [fold.select_one(".expanded").get_text() for fold in folds] == wanted

@@ -17,14 +17,15 @@ from sphinx.writers.html5 import HTML5Translator
 NO_SUMMARY_OFFLINE = (
     'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 )
-INTERVAL = re.compile(r"[\d.,]+%? \[[-+\d., %]+\]")
+INTERVAL = re.compile(r"[\d.,]+%?\s\[[-+\d.,%\s]+\]")
+VERBATIM = (nodes.FixedTextElement, nodes.literal, nodes.math)
 
 
 def keep_intervals_whole(app: Sphinx, doctree: nodes.document) -> None:
     """Let no line break part an interval such as 0.93 [0.90, 0.95]."""
     for text in list(doctree.findall(nodes.Text)):
-        whole = INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
-        if whole != text and not isinstance(text.parent, nodes.FixedTextElement | nodes.literal):
+        whole = INTERVAL.sub(lambda found: re.sub(r"\s+", "\u00a0", found[0]), text)
+        if whole != text and not isinstance(text.parent, VERBATIM):
             text.parent.replace(text, nodes.Text(whole))
 
 

@@ -57,6 +57,23 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(visit: Visit):
     assert width <= PHONE["width"]
 
 
+def test_a_phone_shows_the_first_sentence_without_scrolling(visit: Visit):
+    if not visit.name.startswith("chapters/"):
+        return
+    visit.page.set_viewport_size(PHONE)
+    place = "p => { const r = document.createRange(); r.selectNodeContents(p);"
+    place += " return r.getClientRects()[0].bottom + scrollY; }"
+    bottom = visit.page.locator("article h1 ~ p").first.evaluate(place)
+    visit.page.set_viewport_size(WINDOW)
+    assert bottom < PHONE["height"] * 0.75
+
+
+def test_a_table_fits_a_wide_screen(visit: Visit):
+    holders = visit.page.locator("article :is(.pst-scrollable-table-container, .text_html)")
+    wide = "all => all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)"
+    assert holders.evaluate_all(wide) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_barrier(visit: Visit, scheme: str):
     visit.page.emulate_media(color_scheme=scheme)

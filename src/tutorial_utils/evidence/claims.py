@@ -121,21 +121,15 @@ class Claims:
         Raises:
             ValueError: success is not in [0, 1], or a number is below zero.
         """
-        rates = numbers(success, f"success of {name!r}", (1, 2))
-        if rates.min() < 0 or rates.max() > 1:
-            raise ValueError(f"success of {name!r} must lie in [0, 1].")
-        for spent in (seconds, model_seconds):
-            if not spent >= 0:
-                raise ValueError(f"seconds of {name!r} must not be negative, not {spent!r}.")
+        spent = {"seconds": seconds, "model_seconds": model_seconds}
+        counts = {"steps": steps, "model_calls": model_calls}
         self._arms[name] = {
-            "success": [round(float(rate), 4) for rate in rates.reshape(len(rates), -1).mean(1)],
-            "steps": positive_int(steps, f"steps of {name!r}", least=0),
-            "seconds": _short(seconds, digits=2),
+            "success": _rates(success, f"success of {name!r}"),
+            **{key: _seconds(x, f"{key} of {name!r}") for key, x in spent.items()},
+            **{key: positive_int(x, f"{key} of {name!r}", least=0) for key, x in counts.items()},
             "task": task,
             "data": data,
             "chunk": positive_int(chunk, f"chunk of {name!r}"),
-            "model_seconds": _short(model_seconds, digits=2),
-            "model_calls": positive_int(model_calls, f"model_calls of {name!r}", least=0),
         }
 
     def at_least(self, text: str, interval: Interval, bound: float, no_twin: str = "") -> None:
@@ -229,6 +223,20 @@ class Claims:
 def _answer(claim: _Claim) -> str:
     """What the table says: "yes", "no" or "cannot tell"."""
     return {HOLDS: "yes", FAILS: "no"}.get(claim.verdict, claim.verdict)
+
+
+def _rates(success: Any, what: str) -> list[float]:
+    """One rate for each seed."""
+    rates = numbers(success, what, (1, 2))
+    if rates.min() < 0 or rates.max() > 1:
+        raise ValueError(f"{what} must lie in [0, 1].")
+    return [round(float(rate), 4) for rate in rates.reshape(len(rates), -1).mean(1)]
+
+
+def _seconds(spent: float, what: str) -> float:
+    if not spent >= 0:
+        raise ValueError(f"{what} must not be negative, not {spent!r}.")
+    return _short(spent, digits=2)
 
 
 def _ends(interval: Interval) -> dict[str, float]:

@@ -81,8 +81,7 @@ def curves(
 ) -> None:
     """Learning curves: the mean over seeds and its Student t band (`intervals.band`).
 
-    Each curve is named at its right end. Arms of one colour differ by their dashes, and then the
-    names show the dashes too.
+    Names stand at the right ends. Arms of one colour differ by dashes, which the names then show.
 
     Args:
         ax: where to draw.
@@ -111,9 +110,9 @@ def curves(
         ax.plot(x, mean, color=color, linestyle=dash, label=name)
         known = np.flatnonzero(np.isfinite(mean))
         ends.append((mean[known[-1]] if len(known) else 0.0, name, color, dash))
+    ax.set(xlabel=label_x, ylabel=label_y)
     if not any(((array < 0) | (array > 1)).any() for array in values.values()):
         ax.set_ylim(-0.03, 1.03)
-    ax.set(xlabel=label_x, ylabel=label_y)
     ax.margins(x=0.01)
     ax.xaxis.set_major_formatter(short_number)
     _label_ends(ax, ends)
