@@ -397,12 +397,13 @@ def test_seeds_in_words():
 
 
 def test_only_claims_are_marked_in_a_table():
-    text = "RL gives <b>10</b> points more than the hand's"
+    text = "RL gives <b>10</b> points more, 0.3 [0.2, 0.4], than the hand's"
     rows = [{"claim": claim, "bound": 1} for claim in (text, f"sabotaged twin: {text}", "1")]
     found = {text: replications.Held(7, 10), "1": replications.Held(0, 0)}
-    before = figures.table(rows)._repr_html_()
+    before = figures.table(rows, alarms=[0])._repr_html_()
     soup = BeautifulSoup(replications.marked(before, found), "html.parser")
-    cells = [[cell.get_text() for cell in row.find_all("td")] for row in soup.tbody.find_all("tr")]
+    rows = soup.tbody.find_all("tr")
+    cells = [[cell.get_text().replace("\xa0", " ") for cell in row("td")] for row in rows]
     assert cells == [
         [f"{text} held in only 7 of 10 replications", "1"],
         [f"sabotaged twin: {text}", "1"],

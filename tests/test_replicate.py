@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from helpers import one_line
-from test_tools import NAME, ROOT, code, environment, wait_for, write
+from test_tools import NAME, ROOT, code, environment, execute, wait_for, write
 
 sys.path.append(str(ROOT / "tools"))
 
@@ -154,6 +154,29 @@ def test_runs_share_nothing_and_a_failing_claim_does_not_stop_them(
     assert {env["DUALITY_MODE"] for env in seen} == {stored(root)[0]["mode"]} == {"full"}
 
 
+def test_a_chapters_own_claims_are_read(root: Path, run) -> None:
+    source = """\
+from tutorial_utils.evidence import Claims, Interval
+claims = Claims("reward/tiny")
+for text, low in (("it wins", 0.2), ("it wins much", 0.7)):
+    claims.at_least(text, Interval(0.75, low, 0.8), 0.5)
+    claims.fails_on_twin(text, Interval(0.3, 0.2, 0.4))
+claims.at_most("it costs little", Interval(0.9, 0.8, 1.0), 0.5, no_twin="a cost")
+claims.check()"""
+    write(root, NAME, code(source))
+    assert run("100:1")[0] == 0
+    (entry,) = stored(root)
+    found = [(c["verdict"], c["twin"], c["held"]) for c in entry["runs"][0]["claims"]]
+    assert found == [
+        ("cannot tell", "fails", False),
+        ("holds", "fails", True),
+        ("fails", None, False),
+    ]
+    assert [claim["side"] for claim in entry["claims"]] == ["at least", "at least", "at most"]
+    # The author's own run stops there instead.
+    assert execute(root).stdout.splitlines()[1].startswith(f"FAILED {NAME}: cell 3: ClaimError")
+
+
 def test_seeds_are_used_once_unless_again_and_old_ranges_stay(root: Path, run) -> None:
     chapter(root)
     assert run("100:2")[0] == 0
@@ -163,7 +186,7 @@ def test_seeds_are_used_once_unless_again_and_old_ranges_stay(root: Path, run) -
             1,
             ["reward/tiny has used seeds 100 to 101: take fresh ones, from 102 on, or AGAIN=1."],
         )
-    assert (stored(root), ran(root)) == (first, [100, 101])
+    assert (stored(root), sorted(ran(root))) == (first, [100, 101])
     assert run("101:1", NAME, "--again")[0] == 0
     assert run("102:1")[0] == 0
     assert stored(root)[0] == first[0]

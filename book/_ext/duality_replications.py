@@ -137,11 +137,11 @@ def marked(table: str, found: dict[str, Held]) -> str:
     """The HTML of a table with what replications found below the claims in its first column."""
 
     def mark(cell: re.Match[str]) -> str:
-        held = found.get(unescape(cell[2]))
+        held = found.get(unescape(cell[2]).replace("\u00a0", " "))
         text = f' <span class="{held.style}">{escape(held.text())}</span>' if held else ""
         return f"{cell[1]}{cell[2]}{text}</td>"
 
-    return re.sub(r"(<tr>\s*<td[^>]*>)(.*?)</td>", mark, table, flags=re.DOTALL)
+    return re.sub(r"(<tr[^>]*>\s*<td[^>]*>)(.*?)</td>", mark, table, flags=re.DOTALL)
 
 
 def _note(chapter: Chapter, address: str) -> nodes.paragraph:
@@ -182,8 +182,7 @@ def add_replications(app: Sphinx, doctree: nodes.document) -> None:
     for cell in cells:
         for output in list(cell.findall(nodes.raw)):
             if output["format"] == "html":
-                output.rawsource = marked(output.astext(), found)
-                output.children = [nodes.Text(output.rawsource)]
+                output[:] = [nodes.Text(marked(output.astext(), found))]
         address = app.builder.get_relative_uri(page, "status") + "#replications"
         if found:
             cell.parent.insert(cell.parent.index(cell) + 1, _note(chapter, address))
