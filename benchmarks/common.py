@@ -81,16 +81,21 @@ def time_goes_to(work: Callable[[], object], top: int = 6) -> str:
     return f"{shares}; {total / calls:.1f} us per operation on average"
 
 
+def processor() -> str:
+    """Model and vendor: a matrix library may be fast on the processors of one vendor only."""
+    model, info = platform.processor() or "unknown processor", Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in (s.partition(":") for s in lines)}
+    vendor = facts.get("vendor_id") or facts.get("CPU implementer") or platform.machine()
+    return f"{facts.get('model name', model)} ({vendor})"
+
+
 def machine() -> str:
     """Cores, processor, memory, system and versions, without any name of the machine."""
-    model, info = platform.processor() or "unknown processor", Path("/proc/cpuinfo")
-    if info.exists():
-        named = [s.split(":")[1] for s in info.read_text().splitlines() if s.startswith("model n")]
-        model = named[0].strip() if named else model
     memory = psutil.virtual_memory().total / 2**30
     packages = ("torch", "numpy", "gymnasium", "mujoco", "gymnasium-robotics", "stable-baselines3")
     versions = ", ".join(f"{name} {version(name).split('+')[0]}" for name in packages)
     return (
-        f"{os.cpu_count()} cores, {model}, {memory:.0f} GiB, {platform.system()} "
+        f"{os.cpu_count()} cores, {processor()}, {memory:.0f} GiB, {platform.system()} "
         f"{platform.machine()}, Python {platform.python_version()}, {versions}"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import denoise
 import first_view
+import jitted
 import lab
 import torch
 import train_ppo
@@ -59,7 +60,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore", module="(gymnasium|stable_baselines3).*")
     table, notes = [], []
-    for part in (lab, train_ppo, denoise, vla_speed, first_view):
+    for part in (lab, train_ppo, jitted, denoise, vla_speed, first_view):
         own_table, own_notes = part.rows(quick)
         table, notes = table + own_table, notes + own_notes
     text = report(table, notes)

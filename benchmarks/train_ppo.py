@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from common import Row, sgemm_peak
+from common import Row, processor, sgemm_peak
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -211,7 +211,7 @@ def rows(quick: bool = False) -> tuple[list[Row], list[str]]:
     used, peak, memory = fast * flops_per_step() / 1e9, sgemm_peak(), peak_memory_mb()
     notes = [
         f"- Matrix products of our PPO, environment included in the time: {used:.1f} GFLOP/s, "
-        f"{used / peak:.0%} of the sgemm peak of one thread ({peak:.0f} GFLOP/s).",
+        f"{used / peak:.0%} of the sgemm peak of one thread ({peak:.0f} GFLOP/s, {processor()}).",
         f"- Peak resident memory of our {SEEDS}-seed run: {memory:.0f} MB "
         f"(target: under {MEMORY_MB} MB, {'met' if memory < MEMORY_MB else 'missed'}).",
     ]
