@@ -162,7 +162,12 @@ def _stored(book: Book, folder: Path) -> list[str]:
         facts += [f"{stamp['seconds']:.0f}" if stamp else "", stamp.get("peak_mb", "")]
         facts += [kept(results.get("claims", []))]
         rows.append(row(*facts, *([dates[chapter.path]] if dates else [])))
-    return table(head + ["Changed"] * bool(dates), "llrrrr" + "r" * bool(dates), rows)
+    minutes = sum(chapter.run_minutes for chapter in book.chapters.values()) / 2
+    return [
+        *table(head + ["Changed"] * bool(dates), "llrrrr" + "r" * bool(dates), rows),
+        f"Two at a time, as they were stamped, all chapters take about {minutes:.0f} minutes.",
+        "",
+    ]
 
 
 def _versions(book: Book) -> list[str]:
