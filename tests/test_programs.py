@@ -564,7 +564,10 @@ def test_a_list_of_answers_keeps_its_order():
         ("zone = 1\nreturn zone", ["'zone' is taken"]),
         ("return 1 / 0", ["not finite"]),
         ("x = norm(zone)", ["end with a return"]),
-        ("return torch.max(zone)", ["line 2", "max would mix robots", "dim=-1"]),
+        (
+            "return torch.max(zone)",
+            ["line 2", "max would mix robots: it needs dim=-1, or a second tensor."],
+        ),
         ("return torch.amin(zone)", ["amin would mix robots", "dim=-1"]),
         ("return zone.any()", ["any would mix robots"]),
         ("return torch.stack([success, holding]).sum(dim=0)", ["stack would mix robots"]),

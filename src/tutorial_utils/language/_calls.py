@@ -127,7 +127,8 @@ class Calls(Expressions):
         need(last, node, f"{name} would mix robots: it needs dim=-1{hint}.")
 
     def _reduce(self, node: ast.AST, name: str, x: Value, options: _Options) -> Value:
-        hint = f" and a vector [N, k], not {x}" + ", or two tensors" * (name in ("min", "max"))
+        hint = f" and a vector [N, k], not {x}" * (x.width <= 0)
+        hint += ", or a second tensor" * (name in ("min", "max"))
         if x.width <= 0 or "dim" in options or name in words.NEED_AXIS:
             self._axis(node, name, options if x.width > 0 else {}, hint)
         arguments: list[float] = [-1]
