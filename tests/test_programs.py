@@ -335,6 +335,12 @@ from torch.nn import functional as F
 from typing import Tuple, Dict
 def compute_reward(zone: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
     return F.relu(exp(zone[:, 0]) - math.e / np.pi), {}""",
+    "in place": """
+def compute_reward(zone):
+    parts = {}
+    parts["x"] = zone[:, 0] * 2
+    parts["x"] += 1
+    return parts["x"], parts""",
     "devices": """
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def bonus(x, device):
@@ -352,12 +358,12 @@ def compute_reward(gripper, zone):
     total = torch.zeros(n, device=device)
     total += torch.ones((len(gripper),)) * zone[:, 0]
     total = total - torch.full((zone.size(0),), 0.1, dtype=torch.float32)
-    return total * torch.zeros(n, 2).add(3.0).sum(dim=-1)""",
+    return total""",
     "functions": """
 def compute_reward(gripper, object):
     a, b = gripper[:, 0], torch.sub(object[:, 1], 0.5)
     x = torch.mul(a, 3.0) + torch.div(b, 7) - torch.add(a, b) + torch.full_like(a, 0.3)
-    return x * torch.atan2(a, b) + torch.acos(a) * F.softplus(b) - torch.nan_to_num(torch.log(b))""",
+    return x * torch.atan2(a, b) + torch.acos(a) * F.softplus(b) - torch.nan_to_num(b)""",
     "reductions": """
 def compute_reward(gripper, object, zone, action):
     near = torch.all(torch.abs(gripper - zone) < 0.3, dim=-1)
@@ -377,7 +383,7 @@ def compute_reward(gripper, zone, success):
     "vectors": """
 def compute_reward(gripper, object):
     goal = torch.tensor([0.2, 0.7], device=gripper.device)
-    weights = torch.ones(2) * 0.3
+    weights = torch.tensor([0.3, 3])
     height = goal[1] - object[:, 1]
     joined = torch.cat([gripper - goal, object * weights], dim=-1)
     columns = torch.stack((gripper[:, 0], object[:, 1], height), dim=1)
@@ -558,7 +564,10 @@ def test_a_list_of_answers_keeps_its_order():
         ("zone = 1\nreturn zone", ["'zone' is taken"]),
         ("return 1 / 0", ["not finite"]),
         ("x = norm(zone)", ["end with a return"]),
-        ("return torch.max(zone)", ["line 2", "max would mix robots", "dim=-1"]),
+        (
+            "return torch.max(zone)",
+            ["line 2", "max would mix robots: it needs dim=-1, or a second tensor."],
+        ),
         ("return torch.amin(zone)", ["amin would mix robots", "dim=-1"]),
         ("return zone.any()", ["any would mix robots"]),
         ("return torch.stack([success, holding]).sum(dim=0)", ["stack would mix robots"]),
@@ -580,6 +589,7 @@ def test_a_list_of_answers_keeps_its_order():
         ("x = zone\nx[:, 0] = 1\nreturn success", ["line 3", "x.clone()"]),
         ("x = zone * 2\ny = x[:, 0]\nx[:, 0] = 1\nreturn y", ["line 4", "x.clone()"]),
         ("x = zone * 2\ny = x\nx[:, 0] = 1\nreturn norm(y)", ["line 4", "x.clone()"]),
+        ("x = norm(zone)\np = {'a': x}\np['a'] *= 2\nreturn x, p", ["line 4", "a variable too"]),
         ("x = zone * 2\nx[:, 0] = zone\nreturn norm(x)", ["[N, 2] does not fit"]),
         ("zone['a'] = 1\nreturn 1", ["line 2", "one's own dict"]),
         ("p = {}\np['a b'] = 1\nreturn 1, p", ["line 3", "has letters, digits and _"]),
@@ -960,6 +970,8 @@ MODULES = {
     "call of a variable": "def compute_reward():\n  abs = 3\n  return abs(success)",
     "default": "def compute_reward(gripper=3): return norm(gripper)",
     "hostile default": "def compute_reward(x=open('x')): return 1.0",
+    "default that calls": "def f(a=f(1)): return a\n" + MAIN,
+    "default that is a field": "def f(a=success): return a\n" + MAIN,
     "args": "def compute_reward(*args): return 1.0",
     "kwargs": "def compute_reward(**kwargs): return 1.0",
     "keyword only": "def compute_reward(*, gripper): return 1.0",

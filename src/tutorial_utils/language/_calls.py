@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from . import _words as words
-from ._interpreter import MAX_WIDTH, NUMBER, Expressions, Value
+from ._interpreter import MAX_WIDTH, Expressions, Value
 from ._words import dotted, fail, need
+
+_Options = Mapping[str, ast.expr]
 
 
 class Calls(Expressions):
@@ -72,7 +74,7 @@ class Calls(Expressions):
         bound = self.bind(node, needed, optional, args)
         options = {k: v for k, v in bound.items() if k not in needed and not _left_out(v)}
         kinds = ["int"] * (name in ("int", "long"))
-        for key in options.keys() & {"dtype", "device"}:
+        for key in [k for k in ("dtype", "device") if k in options]:
             kinds.append(self.setting(options[key]))
             given = f"{key}={ast.unparse(options[key]):.40}"
             need(kinds[-1] not in ("", "robots"), node, f"{given} is no type or device known here.")
@@ -81,9 +83,7 @@ class Calls(Expressions):
             return self.truth(node, x)
         return self.apply(node, torch.trunc, self.as_float(x)) if "int" in kinds else x
 
-    def _call(
-        self, node: ast.Call, name: str, parts: list[ast.expr], options: dict[str, ast.expr]
-    ) -> Value:
+    def _call(self, node: ast.Call, name: str, parts: list[ast.expr], options: _Options) -> Value:
         first, kind = parts[0], "bool" if name in words.BOOLS else "float"
         if name in words.LOGICAL:
             return self.apply(node, words.LOGICAL[name], *map(self.condition, parts), kind=kind)
@@ -96,7 +96,10 @@ class Calls(Expressions):
         if name in words.JOINS:
             return self._join(node, name, self.floats(*self.elements(first)), options)
         if name in ("zeros", "ones", "full"):
-            return self._filled(node, name, parts, options.get("columns"))
+            sizes = first.elts if isinstance(first, ast.Tuple) else [first]
+            good = [self.setting(size) for size in sizes] == ["robots"]
+            need(good, node, f"{name} needs the number of robots, as len(x) or x.shape[0].")
+            return Value(-1, number=self.real(parts[1]) if parts[1:] else float(name == "ones"))
         if name in ("tensor", "as_tensor") and isinstance(first, ast.List | ast.Tuple):
             return self.vector(node, [self.real(x) for x in first.elts])
         if name == "sum" and "dim" not in options and (terms := self.elements(first)):
@@ -106,9 +109,10 @@ class Calls(Expressions):
             x = self.apply(node, words.ELEMENTWISE[name], x, *others, kind=kind)
             return self._reduce(node, name, x, {}) if name in ("dot", "distance") else x
         if name == "full_like":
-            slot = self.emit(torch.full_like, x, others[0].number)
-            need(others[0].width == NUMBER, node, "full_like takes a number.")
-            return x._replace(slot=slot) if x.width >= 0 else others[0]
+            fill = self.real(parts[1])
+            return (
+                x._replace(slot=self.emit(torch.full_like, x, fill)) if x.width >= 0 else others[0]
+            )
         for k, function in (("min", torch.maximum), ("max", torch.minimum)):  # of clamp
             x = self.apply(node, function, x, *self.floats(options[k])) if k in options else x
         if name == "clone" and x.width > 0:  # its columns can be assigned to
@@ -117,18 +121,16 @@ class Calls(Expressions):
             return self._reshape(node, name, x, options)
         return self._reduce(node, name, x, options) if name in words.REDUCTIONS else x
 
-    def _axis(self, node: ast.AST, name: str, dim: ast.expr | None) -> None:
+    def _axis(self, node: ast.AST, name: str, options: _Options, hint: str = "") -> None:
         """The last axis is the only one that a program may change."""
-        last = dim is not None and self.integer(dim) in (1, -1)
-        need(last, node, f"{name} would mix robots: it needs dim=-1.")
+        last = "dim" in options and self.integer(options["dim"]) in (1, -1)
+        need(last, node, f"{name} would mix robots: it needs dim=-1{hint}.")
 
-    def _reduce(self, node: ast.AST, name: str, x: Value, options: Mapping[str, ast.expr]) -> Value:
-        either = " or two tensors" * (name in ("min", "max"))
-        mixes = f"{name} would mix robots: it needs a vector [N, k] and dim=-1{either}, not {x}"
-        need(x.width > 0, node, f"{mixes}.")
-        if "dim" in options or name in words.NEED_AXIS:
-            last = "dim" in options and self.integer(options["dim"]) in (1, -1)
-            need(last, node, f"{mixes} and {'another' if 'dim' in options else 'no'} dim.")
+    def _reduce(self, node: ast.AST, name: str, x: Value, options: _Options) -> Value:
+        hint = f" and a vector [N, k], not {x}" * (x.width <= 0)
+        hint += ", or a second tensor" * (name in ("min", "max"))
+        if x.width <= 0 or "dim" in options or name in words.NEED_AXIS:
+            self._axis(node, name, options if x.width > 0 else {}, hint)
         arguments: list[float] = [-1]
         if name in words.POWERS:
             p = self.real(options["p"]) if "p" in options else 2
@@ -142,37 +144,21 @@ class Calls(Expressions):
             return y._replace(width=x.width)
         return Value(self.emit(torch.unsqueeze, y, 1), 1, kind) if keep else y
 
-    def _join(
-        self, node: ast.AST, name: str, values: list[Value], options: Mapping[str, ast.expr]
-    ) -> Value:
-        self._axis(node, name, options.get("dim"))
-        single = name == "stack"
-        fit = values and all((x.width == 0) if single else (x.width > 0) for x in values)
-        need(fit, node, f"{name} needs a list of {'[N]' if single else '[N, k]'}.")
-        width = len(values) if single else sum(x.width for x in values)
-        need(width <= MAX_WIDTH, node, f"more than {MAX_WIDTH} columns.")
+    def _join(self, node: ast.AST, name: str, values: list[Value], options: _Options) -> Value:
+        self._axis(node, name, options)
+        widths, single = [x.width for x in values], name == "stack"
+        good = widths and (set(widths) == {0} if single else min(widths) > 0)
+        width = len(widths) if single else sum(widths)
+        of = "[N]" if single else "[N, k]"
+        need(
+            good and width <= MAX_WIDTH, node, f"{name} needs a list of {of}, {MAX_WIDTH} columns."
+        )
         return Value(self.emit(words.JOINS[name], *values), width)
 
-    def _filled(
-        self, node: ast.AST, name: str, parts: list[ast.expr], columns: ast.expr | None
-    ) -> Value:
-        """zeros(n) of n robots is a number here, zeros(3) and zeros(n, 3) are vectors."""
-        fill = self.real(parts[1]) if name == "full" else float(name == "ones")
-        given = [*getattr(parts[0], "elts", parts[:1]), *([columns] if columns else [])]
-        sizes = [x for x in given if self.setting(x) != "robots"]
-        if not sizes:
-            return Value(-1, number=fill)
-        k = self.integer(sizes[0])
-        good = len(sizes) == 1 and 0 < k <= MAX_WIDTH
-        need(good, node, f"{name} needs the number of robots, len(x), or of columns.")
-        return self.vector(node, [fill] * k)
-
-    def _reshape(
-        self, node: ast.AST, name: str, x: Value, options: Mapping[str, ast.expr]
-    ) -> Value:
+    def _reshape(self, node: ast.AST, name: str, x: Value, options: _Options) -> Value:
         """[N, 1] to [N], or with unsqueeze(-1) and view(-1, 1) [N] to [N, 1]."""
         if "dim" in options or name == "unsqueeze":
-            self._axis(node, name, options.get("dim"))
+            self._axis(node, name, options)
         k = self.integer(options["columns"]) if "columns" in options else None
         if x.width == 0 and (name == "unsqueeze" or k == 1):
             return Value(self.emit(torch.unsqueeze, x, 1), 1)

@@ -1,4 +1,4 @@
-"""Expressions of reward programs, recorded as torch operations; the language is the tables here.
+"""Expressions of reward programs, recorded as torch operations; their words are in `_words`.
 
 One walk over the syntax tree settles names, shapes and the arithmetic of numbers. No program is run
 as Python, and no attribute of an object is ever looked up by a name that a program chose.

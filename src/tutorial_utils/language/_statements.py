@@ -30,16 +30,14 @@ class Program(Calls):
         super().__init__(fields)
         self.calls: tuple[str, ...] = ()  # the helpers that are being called
         self.names: dict[int, str] = {}  # slot -> the variable of compute_reward that holds it
-        self.constants: dict[str, Content] = {}
         self.defaults: dict[str, dict[str, Content]] = {}  # of the functions' parameters
+        self.constants: dict[str, Content] = {}
         for node in tree.body:
             self._record(node, "top" if isinstance(node, ast.FunctionDef) else "stmt")
-        numbers = all(
-            isinstance(x, str) or (isinstance(x, Value) and x.width < 0)
-            for x in self.scope.values()
-        )
-        need(numbers, None, "only numbers can be assigned outside the functions.")
-        self.constants |= self.scope
+        for x in self.scope.values():  # settings, such as a device, and numbers
+            number = isinstance(x, str) or (isinstance(x, Value) and x.width < 0)
+            need(number, None, "only numbers can be assigned outside the functions.")
+        self.constants = self.scope.copy()
 
     def _record(self, node: ast.AST, prefix: str = "stmt") -> None:
         self.step(node)
@@ -53,10 +51,10 @@ class Program(Calls):
         need(plain, node, f"{node.name} may have no * or **, no / and no decorators.")
         free = node.name not in {*self.helpers, *MODULES, *self.fields}
         need(free, node, f"the name {node.name!r} is taken: choose another one.")
-        self.helpers[node.name] = node
         names = [x.arg for x in a.args][len(a.args) - len(a.defaults) :]
         defaults = [Value(-1, number=self.real(x)) for x in a.defaults]
         self.defaults[node.name] = dict(zip(names, defaults, strict=True))
+        self.helpers[node.name] = node
 
     def run(self) -> dict[str, Value]:
         """Record `compute_reward`: its total, named "", and its components."""
@@ -69,14 +67,11 @@ class Program(Calls):
         for x in node.args.args:
             known = f"the fields are {', '.join(self.fields)}"
             need(x.arg in {*self.fields, *given}, x, f"unknown field {x.arg!r}: {known}.")
-            need(x.arg not in self.fields or x.arg not in given, x, f"{x.arg!r} has no default.")
+            need(x.arg not in self.fields.keys() & given, x, f"field {x.arg!r} takes no default.")
         self.asked = [x.arg for x in node.args.args if x.arg in self.fields]
         returned = self._body(node)
-        first, second = (
-            returned.elts
-            if isinstance(returned, ast.Tuple) and len(returned.elts) == 2
-            else (returned, ast.Dict([], []))
-        )
+        several = returned.elts if isinstance(returned, ast.Tuple) else []
+        first, second = several if len(several) == 2 else (returned, ast.Dict([], []))
         total, parts = self._row(first, self.value(first)), self._dict(second)
         rows = {"": total} | (parts or self._split(total))
         return {name: self._row(second, x) for name, x in rows.items()}
@@ -142,13 +137,14 @@ class Program(Calls):
 
     def _content(self, node: ast.expr) -> Content:
         """What a name can stand for."""
-        if isinstance(node, ast.Dict) or self._called(node, "dict"):
+        if self._is_dict(node):
             return self._dict(node)
         known = self.scope.get(dotted(node))
         return known if isinstance(known, dict) else self.setting(node) or self.value(node)
 
-    def _called(self, node: ast.expr, name: str) -> bool:
-        return isinstance(node, ast.Call) and dotted(node.func) == name not in self.helpers
+    def _is_dict(self, node: ast.expr) -> bool:
+        called = dotted(node.func) if isinstance(node, ast.Call) else ""
+        return isinstance(node, ast.Dict) or called == "dict" not in self.helpers
 
     def _dict(self, node: ast.expr) -> dict[str, Value]:
         """Components."""
@@ -158,7 +154,7 @@ class Program(Calls):
         keys: list[object]
         if isinstance(node, ast.Dict):
             keys, values = [getattr(key, "value", None) for key in node.keys], node.values
-        elif isinstance(node, ast.Call) and self._called(node, "dict") and not node.args:
+        elif isinstance(node, ast.Call) and self._is_dict(node) and not node.args:
             keys, values = [k.arg for k in node.keywords], [k.value for k in node.keywords]
         else:
             fail(node, "components must be a dict, {'name': value}.")
@@ -177,15 +173,14 @@ class Program(Calls):
         if isinstance(node, ast.AugAssign):
             value = ast.copy_location(ast.BinOp(node.target, node.op, value), node)
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        shared = len(targets) > 1 and (isinstance(value, ast.Dict) or self._called(value, "dict"))
+        shared = len(targets) > 1 and self._is_dict(value)
         need(not shared, node, "each dict of components needs one name: parts = {}.")
+        if isinstance(targets[0], ast.Subscript) and len(targets) == 1:
+            return self._set_item(targets[0], value, isinstance(node, ast.AugAssign))
         for target in targets:
-            if isinstance(target, ast.Subscript) and len(targets) == 1:
-                self._set_item(target, value)
-            else:
-                self._assign(target, value)
+            self._assign(target, value)
 
-    def _set_item(self, target: ast.Subscript, node: ast.expr) -> None:
+    def _set_item(self, target: ast.Subscript, node: ast.expr, in_place: bool) -> None:
         """Record parts["name"] = value, where no other name holds the same dict."""
         parts = self.scope.get(dotted(target.value))
         if isinstance(parts, Value):
@@ -193,28 +188,32 @@ class Program(Calls):
         own = isinstance(parts, dict) and sum(x is parts for x in self.scope.values()) == 1
         if not isinstance(parts, dict) or not own:
             fail(target, "only names, and items of one's own dict parts = {}, can be assigned to.")
-        parts[self._key(target, getattr(target.slice, "value", None))] = self.value(node)
+        name = self._key(target, getattr(target.slice, "value", None))
+        alone = not in_place or name not in parts or self._holders(parts[name]) <= 1
+        need(alone, target, f"this changes a variable too: parts[{name!r}] = parts[{name!r}] + ...")
+        parts[name] = self.value(node)
         need(len(parts) <= MAX_COMPONENTS, target, f"at most {MAX_COMPONENTS} components.")
 
     def _set_columns(self, target: ast.Subscript, x: Value, node: ast.expr) -> None:
         """Record x[:, i] = value, where no other name holds the same numbers."""
-        contents = [x for x in self.scope.values() if not isinstance(x, str)]
-        values = [v for c in contents for v in (c.values() if isinstance(c, dict) else [c])]
-        own = sum(self._origin(v) == x.slot for v in values) == 1 and not self.calls
-        need(own and x.slot in self.made, target, "assign to columns of a clone: y = x.clone().")
+        made = self.made.get(x.slot, (vector, ()))[0] is not vector and x.kind == "float"
+        own = made and self._holders(x) == 1 and not self.calls
+        need(own, target, "columns can be assigned to in a copy of one's own, y = x.clone().")
         columns, (v,) = self.columns(target, x), self.floats(node)
         fits = (1, columns.stop - columns.start) if isinstance(columns, slice) else (0,)
         need(v.width in (-1, *fits), target, f"{v} does not fit these columns.")
-        made = self.made[x.slot][0] is not vector and x.kind == "float"
-        need(made, target, "assign to columns of numbers of the robots.")
         self.scope[dotted(target.value)] = Value(self.emit(put, x, columns, v), x.width)
 
-    def _origin(self, x: Value) -> int:
-        """The slot whose memory a value may share."""
-        slot = x.slot
-        while slot in self.made and self.made[slot][0] in VIEWS:
-            slot = self.made[slot][1][0]
-        return slot
+    def _holders(self, x: Value) -> int:
+        """How many names hold these numbers, or a view of them."""
+        count = 0
+        for content in self.scope.values():
+            for value in content.values() if isinstance(content, dict) else [content]:
+                slot = value.slot if isinstance(value, Value) else -1
+                while slot in self.made and self.made[slot][0] in VIEWS:
+                    slot = self.made[slot][1][0]
+                count += slot == x.slot
+        return count
 
     def _assign(self, target: ast.expr, node: ast.expr) -> None:
         """Bind after all is recorded, so that a, b = b, a swaps."""
@@ -251,7 +250,7 @@ class Program(Calls):
         need(found or future, node, f"import torch, math, numpy only, not {text[7:47]!r}.")
         names = found["names"].split(", ") if found and found["owner"] else []
         bad = ", ".join(name for name in names if name not in _IMPORTED)
-        need(not bad, node, f"{bad:.40} cannot be imported: known are {', '.join(FUNCTIONS)}.")
+        need(not bad, node, f"{bad:.40} cannot be imported.")
 
     stmt_AnnAssign = stmt_AugAssign = stmt_Assign
     stmt_Pass, stmt_ImportFrom = stmt_Expr, stmt_Import

@@ -106,7 +106,7 @@ PARAMETERS = {  # as torch and numpy order them; after | those that can be left 
     "clamp_min": "x | min",
     "clamp_max": "x | max",
     **dict.fromkeys(JOINS, "tensors | dim"),
-    **dict.fromkeys(["zeros", "ones"], "size | columns"),
+    **dict.fromkeys(["zeros", "ones"], "size |"),
     **dict.fromkeys(SQUEEZES, "x | dim columns"),
     "softmax": "x | dim",
     "normalize": "x | p dim eps",

@@ -148,12 +148,7 @@ def _trap(written: list[Term], rng: random.Random) -> _Signs:
     worst = rng.choice([t for t in written if t.kind == "flag" and t.name != "done"])
     trends = {t.name: rng.choice(("up small", "up small", "flat small")) for t in written}
     trends[worst.name] = "up large"
-    return (
-        written,
-        trends,
-        "none",
-        _change(written, [worst], lambda t: replace(t, sign="-", kind="not")),
-    )
+    return written, trends, "none", _change(written, [worst], sign="-", kind="not")
 
 
 def _hover(written: list[Term], rng: random.Random) -> _Signs:
@@ -161,12 +156,7 @@ def _hover(written: list[Term], rng: random.Random) -> _Signs:
     shapes = [t for t in written if t.kind == "exp"]
     trends = {t.name: rng.choice(("up small", "flat small")) for t in written}
     trends |= {t.name: "up small" for t in shapes} | {rng.choice(shapes).name: "up large"}
-    return (
-        written,
-        trends,
-        "none",
-        _change(written, shapes, lambda t: replace(t, sign="-", kind="distance")),
-    )
+    return written, trends, "none", _change(written, shapes, sign="-", kind="distance")
 
 
 def _weak(written: list[Term], rng: random.Random) -> _Signs:
@@ -175,12 +165,7 @@ def _weak(written: list[Term], rng: random.Random) -> _Signs:
     trends = {t.name: rng.choice(("up small", "up large")) for t in written}
     trends[worst.name] = "flat small"
     louder = {"0.5": "5", "1": "10", "2": "20"}[worst.coefficient]
-    return (
-        written,
-        trends,
-        "none",
-        _change(written, [worst], lambda t: replace(t, coefficient=louder)),
-    )
+    return written, trends, "none", _change(written, [worst], coefficient=louder)
 
 
 def _unpaid(written: list[Term], rng: random.Random) -> _Signs:
@@ -197,9 +182,13 @@ def _fine(written: list[Term], rng: random.Random) -> _Signs:
 
 
 def _change(
-    written: Sequence[Term], which: Sequence[Term], change: Callable[[Term], Term]
+    written: list[Term], which: list[Term], sign: str = "", kind: str = "", coefficient: str = ""
 ) -> list[Term]:
-    return [change(t) if t in which else t for t in written]
+    def changed(t: Term) -> Term:
+        new = coefficient or t.coefficient
+        return replace(t, sign=sign or t.sign, kind=kind or t.kind, coefficient=new)
+
+    return [changed(t) if t in which else t for t in written]
 
 
 def revise(todo: Sequence[Goal], by: Style, rng: random.Random) -> Revision:

@@ -17,6 +17,8 @@ from ._source import checked, extract, parse
 from ._statements import Program
 from ._words import ProgramError, fail, need
 
+__all__ = ["ProgramError", "RewardProgram", "compile_reward", "extract"]
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RewardProgram:
