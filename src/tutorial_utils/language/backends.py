@@ -1,6 +1,7 @@
 """Language models behind one protocol: a local `HuggingFace` model and an OpenAI-compatible server.
 
-Both propose texts, score options, count what they use, and keep answers for the next run.
+Both propose texts, score options, count what they use, and keep answers for the next run. Reward
+design asks them for programs; the coming chapter on planning with LLMs for the next skill.
 """
 
 from __future__ import annotations

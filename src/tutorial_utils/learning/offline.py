@@ -3,6 +3,7 @@
 The losses of Diffusion-QL (Wang et al. 2023, arXiv 2208.06193), IDQL (Hansen-Estruch et al. 2023,
 arXiv 2304.10573, on the critic of IQL, Kostrikov et al. 2022, arXiv 2110.06169) and flow Q-learning
 (Park et al. 2025, arXiv 2502.02538). An action is a flat vector in [-1, 1], for example a chunk.
+Written for pre-training; fine-tuning in the noise space or by a critic, a coming chapter, needs it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Robots of a group start from the same state, and a chunk is good if its episode 
 others of its group: RLOO (Ahmadian et al. 2024, arXiv 2402.14740) and GRPO (Shao et al. 2024, arXiv
 2402.03300), used on vision-language-action models by Li et al. (2025, arXiv 2509.09674) and Tan et
 al. (2025, arXiv 2505.17016). PPO compares with a value function instead, and needs no groups.
+Written for the fine-tuning of a VLA; the coming chapter on adaptation needs it.
 """
 
 from __future__ import annotations
