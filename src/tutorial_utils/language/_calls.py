@@ -1,173 +1,151 @@
-"""Calls of functions and methods in reward programs; see `_words` for which there are."""
+"""Calls of functions and methods in reward programs; the language is the tables here.
+
+A program reaches torch through these tables alone. What would mix robots is not in them.
+"""
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial, reduce
 
 import torch
-from torch import Tensor
+from torch.nn import functional
 
-from . import _words as words
-from ._interpreter import MAX_WIDTH, Expressions, Value
-from ._words import dotted, fail, need
+from ._interpreter import LOGICAL, MODULES, Expressions, Function, Value
+from ._source import dotted, need
 
-_Options = Mapping[str, ast.expr]
+_Nodes = Sequence[ast.expr]
+_Options = dict[str, ast.expr]
+
+
+def _of_torch(words: str) -> dict[str, Function]:
+    return {word: getattr(torch, word) for word in words.split()}
+
+
+_PREFIXES = MODULES | {"", "torch.nn.functional", "linalg", "torch.linalg", "np.linalg"}
+_LIKE = _of_torch("zeros_like ones_like")
+_UNARY = _LIKE | _of_torch("exp log log1p sqrt square tanh sigmoid relu abs absolute sin cos tan")
+_UNARY |= _of_torch("sign acos asin atan floor ceil round log2 log10 expm1 neg logical_not")
+_BINARY = _of_torch("minimum maximum pow hypot atan2 full_like logical_and logical_or")
+_BINARY |= {"min": torch.minimum, "max": torch.maximum, "power": torch.pow}
+_BINARY |= {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
+_BINARY |= {"div": operator.truediv, "dot": operator.mul, "distance": operator.sub}
+_ELEMENTWISE = _UNARY | _BINARY | {"where": torch.where}
+_NEED_DIM = _of_torch("all any amax amin unsqueeze")  # without, torch takes all robots together
+_LAST = _NEED_DIM | {"sum": torch.sum, "dot": torch.sum, "mean": torch.mean}
+_POWERS = dict.fromkeys(["norm", "vector_norm", "distance"], torch.linalg.vector_norm)
+_POWERS |= {"normalize": functional.normalize}  # take p before the axis
+_TYPES = dict.fromkeys(["float", "float32", "float64", "double"], "float") | {"bool": "bool"}
+_SAME = {"to", "type", "clone", "detach", "tensor", "as_tensor", *_TYPES}  # the type may change
+_SETTINGS = {f"{m}{k}": kind for m in ("", "torch.", "np.") for k, kind in _TYPES.items()}
+_SETTINGS |= dict.fromkeys(["'cpu'", "'cuda'", "'cuda:0'"], "device")
+_PARAMETERS = {  # as torch and numpy order them; x, y and condition are needed
+    **dict.fromkeys([*_BINARY], "x y"),
+    **dict.fromkeys([*_UNARY, *_SAME], "x"),
+    **dict.fromkeys(["sum", "mean", "all", "any", "amax", "amin"], "x dim keepdim"),
+    **dict.fromkeys(["norm", "vector_norm"], "x p dim keepdim"),
+    **dict.fromkeys(["clamp", "clip"], "x min max"),
+    "normalize": "x p dim",
+    "unsqueeze": "x dim",
+    "where": "condition x y",
+}
+_ALIASES = {"input": "x", "other": "y", "exponent": "y", "fill_value": "y", "ord": "p"}
+_ALIASES |= {"axis": "dim", "a_min": "min", "a_max": "max", "keepdims": "keepdim"}
+_METHODS = _PARAMETERS.keys() - {"where", "tensor", "as_tensor", "distance", "full_like", *_LIKE}
+_FUNCTIONS = _PARAMETERS.keys() - (_SAME - {"tensor", "as_tensor", "float"})
 
 
 class Calls(Expressions):
     """Records calls."""
 
-    helper: Callable[[ast.Call, str], Value]  # records a call of one of the program's own functions
-
-    def _resolve(self, node: ast.Call) -> tuple[str, Sequence[ast.expr]]:
-        """The function that is called, and its arguments."""
-        name = dotted(node.func)
-        root, _, last = name.rpartition(".")
-        module = name.split(".")[0] in words.MODULES | {"linalg"}
-        if isinstance(node.func, ast.Attribute) and not module:
-            last = node.func.attr
-            need(last in words.METHODS, node, f"method '.{last}' is not allowed: use functions.")
-            return last, [node.func.value, *node.args]
-        need(name and name not in {*self.scope, *self.fields}, node, "this is not a function.")
-        if root not in words.PREFIXES or last not in words.FUNCTIONS:
-            near = get_close_matches(last, words.FUNCTIONS, 9, 0.5)
-            known = ", ".join(near or sorted(words.FUNCTIONS))
-            fail(node, f"unknown function {name!r}: known {'near it ' * bool(near)}are {known}.")
-        return last, node.args
+    def setting(self, node: ast.AST) -> str:
+        """What is passed on and is no value: "device", or the type "float" or "bool"."""
+        if isinstance(node, ast.Attribute) and node.attr in ("device", "dtype"):
+            x = self.value(node.value)
+            return "device" if node.attr == "device" else "bool" if x.kind == "bool" else "float"
+        text = ast.unparse(node)
+        known = self.scope.get(text, "" if text in self.fields else _SETTINGS.get(text))
+        return known if isinstance(known, str) else ""
 
     def expr_Call(self, node: ast.Call) -> Value:
-        if isinstance(node.func, ast.Name) and node.func.id in self.helpers:
-            return self.helper(node, node.func.id)
-        return self._builtin(node, *self._resolve(node))
+        summed = re.fullmatch(r"sum\((\w+)\.values\(\)\)", ast.unparse(node))
+        parts = self.scope.get(summed[1]) if summed else None
+        if isinstance(parts, dict) and parts:
+            values = [self.cast(node, x, "float") for x in parts.values()]
+            return reduce(partial(self.apply, node, operator.add), values)
+        name = dotted(node.func)
+        root, _, last = name.rpartition(".")
+        if isinstance(node.func, ast.Attribute) and name.split(".")[0] not in MODULES | {"linalg"}:
+            last = node.func.attr
+            need(last in _METHODS, node, f"method '.{last}' is not allowed: use functions.")
+            return self._builtin(node, last, [node.func.value, *node.args])
+        need(name and name not in {*self.scope, *self.fields}, node, "this is not a function.")
+        known = ", ".join(get_close_matches(last, _FUNCTIONS, 9, 0.5) or sorted(_FUNCTIONS))
+        need(
+            root in _PREFIXES and last in _FUNCTIONS,
+            node,
+            f"unknown function {name!r}: there are {known}.",
+        )
+        return self._builtin(node, last, node.args)
 
-    def best(self, node: ast.Call) -> Value:
-        """Record max(x, dim=-1) or min, whose values stand beside their places in torch."""
-        name, args = self._resolve(node)
-        need(name in ("max", "min"), node, "only max(x, dim=-1) and min have .values and [0].")
-        return self._builtin(node, f"a{name}", args)
-
-    def bind(
-        self, node: ast.Call, needed: list[str], optional: list[str], args: Sequence[ast.expr]
-    ) -> dict[str, ast.expr]:
+    def bind(self, node: ast.Call, names: list[str], needed: list[str], args: _Nodes) -> _Options:
         """Arguments by parameter."""
-        names = needed + optional
         takes = f"{ast.unparse(node.func):.40}() takes {', '.join(names) or 'nothing'}"
         need(len(args) <= len(names), node, f"{takes}, not {len(args)} arguments.")
         bound = dict(zip(names, args, strict=False))
         for keyword in node.keywords:
             given = keyword.arg or "**"
-            name = given if given in names else words.ALIASES.get(given, given)
-            need(name in names, node, f"{takes}, but no {given!r}.")
-            need(name not in bound, node, f"{takes}, and {given!r} only once.")
+            name = given if given in names else _ALIASES.get(given, given)
+            need(name in names and name not in bound, node, f"{takes}, once, and no {given!r}.")
             bound[name] = keyword.value
         missing = ", ".join(name for name in needed if name not in bound)
         need(not missing, node, f"{takes}: {missing} missing.")
         return bound
 
-    def _builtin(self, node: ast.Call, name: str, args: Sequence[ast.expr]) -> Value:
-        needed, optional = (part.split() for part in words.PARAMETERS[name].split("|"))
-        optional += [k for k in ("dtype", "device") if k not in optional]
-        bound = self.bind(node, needed, optional, args)
-        options = {k: v for k, v in bound.items() if k not in needed and not _left_out(v)}
-        kinds = ["int"] * (name in ("int", "long"))
-        for key in [k for k in ("dtype", "device") if k in options]:
-            kinds.append(self.setting(options[key]))
-            given = f"{key}={ast.unparse(options[key]):.40}"
-            need(kinds[-1] not in ("", "robots"), node, f"{given} is no type or device known here.")
-        x = self._call(node, name, [bound[k] for k in needed], options)
-        if "bool" in kinds:
-            return self.truth(node, x)
-        return self.apply(node, torch.trunc, self.as_float(x)) if "int" in kinds else x
+    def _builtin(self, node: ast.Call, name: str, args: _Nodes) -> Value:
+        """Record a call of a function in the tables; all take a type and a device."""
+        alone = name in ("min", "max") and len(args) + len(node.keywords) == 1
+        need(not alone, node, f"{name} would mix robots: use a{name}(x, dim=-1) or {name}(x, y).")
+        names = [*_PARAMETERS[name].split(), "dtype", "device"]
+        needed = [k for k in names if k in ("condition", "x", "y")]
+        bound = self.bind(node, names, needed, args)
+        parts = [bound.pop(k) for k in needed]
+        options = {k: v for k, v in bound.items() if getattr(v, "value", 0) is not None}
+        x, kind = self._call(node, name, parts, options), _TYPES.get(name)
+        for key in sorted(options.keys() & {"dtype", "device"}):
+            given = self.setting(options[key])
+            need(given, node, f"{key}={ast.unparse(options[key]):.40} is no {key} known here.")
+            kind = kind if given == "device" else given
+        return self.cast(node, x, kind) if kind else x
 
-    def _call(self, node: ast.Call, name: str, parts: list[ast.expr], options: _Options) -> Value:
-        first, kind = parts[0], "bool" if name in words.BOOLS else "float"
-        if name in words.LOGICAL:
-            return self.apply(node, words.LOGICAL[name], *map(self.condition, parts), kind=kind)
-        if name == "where":
-            return self.apply(node, torch.where, self.condition(first), *self.floats(*parts[1:]))
-        if name == "bool":
-            return self.condition(first)
-        if name in ("any", "all"):
-            return self._reduce(node, name, self.condition(first), options)
-        if name in words.JOINS:
-            return self._join(node, name, self.floats(*self.elements(first)), options)
-        if name in ("zeros", "ones", "full"):
-            sizes = first.elts if isinstance(first, ast.Tuple) else [first]
-            good = [self.setting(size) for size in sizes] == ["robots"]
-            need(good, node, f"{name} needs the number of robots, as len(x) or x.shape[0].")
-            return Value(-1, number=self.real(parts[1]) if parts[1:] else float(name == "ones"))
-        if name in ("tensor", "as_tensor") and isinstance(first, ast.List | ast.Tuple):
-            return self.vector(node, [self.real(x) for x in first.elts])
-        if name == "sum" and "dim" not in options and (terms := self.elements(first)):
-            return reduce(partial(self.apply, node, operator.add), self.floats(*terms))
-        x, *others = self.floats(first, *parts[1:], *[v for k, v in options.items() if k == "y"])
-        if name in words.ELEMENTWISE and (others or name not in ("min", "max")):
-            x = self.apply(node, words.ELEMENTWISE[name], x, *others, kind=kind)
-            return self._reduce(node, name, x, {}) if name in ("dot", "distance") else x
-        if name == "full_like":
-            fill = self.real(parts[1])
-            return (
-                x._replace(slot=self.emit(torch.full_like, x, fill)) if x.width >= 0 else others[0]
-            )
-        for k, function in (("min", torch.maximum), ("max", torch.minimum)):  # of clamp
-            x = self.apply(node, function, x, *self.floats(options[k])) if k in options else x
-        if name == "clone" and x.width > 0:  # its columns can be assigned to
-            return x._replace(slot=self.emit(Tensor.clone, x))
-        if name in words.SQUEEZES | {"unsqueeze"}:
-            return self._reshape(node, name, x, options)
-        return self._reduce(node, name, x, options) if name in words.REDUCTIONS else x
+    def _call(self, node: ast.Call, name: str, parts: _Nodes, options: _Options) -> Value:
+        if name in _SAME:
+            return self.value(parts[0])
+        function = _ELEMENTWISE.get(name)
+        others = "bool" if function in LOGICAL else "float"
+        first = "bool" if name in ("where", "all", "any") else others
+        x, *more = self.values(first, parts[0]) + self.values(others, *parts[1:])
+        x = self.apply(node, function, x, *more) if function else x
+        for k, limit in (("min", torch.maximum), ("max", torch.minimum)):  # of clamp
+            if k in options:
+                x = self.apply(node, limit, x, *self.values("float", options[k]))
+        return self._last(node, name, x, options) if name in _LAST | _POWERS else x
 
-    def _axis(self, node: ast.AST, name: str, options: _Options, hint: str = "") -> None:
-        """The last axis is the only one that a program may change."""
-        last = "dim" in options and self.integer(options["dim"]) in (1, -1)
-        need(last, node, f"{name} would mix robots: it needs dim=-1{hint}.")
-
-    def _reduce(self, node: ast.AST, name: str, x: Value, options: _Options) -> Value:
-        hint = f" and a vector [N, k], not {x}" * (x.width <= 0)
-        hint += ", or a second tensor" * (name in ("min", "max"))
-        if x.width <= 0 or "dim" in options or name in words.NEED_AXIS:
-            self._axis(node, name, options if x.width > 0 else {}, hint)
-        arguments: list[float] = [-1]
-        if name in words.POWERS:
-            p = self.real(options["p"]) if "p" in options else 2
-            arguments = [int(p) if p == int(p) else p, -1]
-            arguments += [self.real(options["eps"])] if "eps" in options else []
-        kind = "bool" if name in words.BOOLS else "float"
-        y = Value(self.emit(words.REDUCTIONS[name], x, *arguments), 0, kind)
+    def _last(self, node: ast.AST, name: str, x: Value, options: _Options) -> Value:
+        """Record a function of the last axis, the only one that a program may change."""
+        dim = self.integer(options["dim"]) if "dim" in options else -(name not in _NEED_DIM)
+        shape, fit = ("[N]", x.width == 0) if name == "unsqueeze" else ("[N, k]", x.width > 0)
+        mixes = f"{name} would mix robots: it needs {shape} and dim=-1, and this is {x}."
+        need(dim in (1, -1) and fit, node, mixes)
+        need("p" not in options or self.integer(options["p"]) == 2, node, "only p=2 is known.")
+        arguments = [2, -1] if name in _POWERS else [-1]
+        slot = self.emit((_LAST | _POWERS)[name], x, *arguments)
         keep = getattr(options.get("keepdim"), "value", False)
         need(isinstance(keep, bool), node, "keepdim is True or False.")
-        if name in words.KEPT:
-            return y._replace(width=x.width)
-        return Value(self.emit(torch.unsqueeze, y, 1), 1, kind) if keep else y
-
-    def _join(self, node: ast.AST, name: str, values: list[Value], options: _Options) -> Value:
-        self._axis(node, name, options)
-        widths, single = [x.width for x in values], name == "stack"
-        good = widths and (set(widths) == {0} if single else min(widths) > 0)
-        width = len(widths) if single else sum(widths)
-        of = "[N]" if single else "[N, k]"
-        need(
-            good and width <= MAX_WIDTH, node, f"{name} needs a list of {of}, {MAX_WIDTH} columns."
-        )
-        return Value(self.emit(words.JOINS[name], *values), width)
-
-    def _reshape(self, node: ast.AST, name: str, x: Value, options: _Options) -> Value:
-        """[N, 1] to [N], or with unsqueeze(-1) and view(-1, 1) [N] to [N, 1]."""
-        if "dim" in options or name == "unsqueeze":
-            self._axis(node, name, options)
-        k = self.integer(options["columns"]) if "columns" in options else None
-        if x.width == 0 and (name == "unsqueeze" or k == 1):
-            return Value(self.emit(torch.unsqueeze, x, 1), 1)
-        fit = name != "unsqueeze" and (name == "squeeze" or k == x.width or (x.width < 2 and not k))
-        need(fit, node, f"{name} gives [N] or [N, 1] here, and {x} does not fit.")
-        squeezed = x.width == 1 and k is None
-        return Value(self.emit(torch.select, x, 1, 0), 0) if squeezed else x
-
-
-def _left_out(node: ast.AST) -> bool:
-    """Is an argument None, or the norm's other name for p=2?"""
-    return isinstance(node, ast.Constant) and node.value in (None, "fro")
+        if keep:
+            return Value(self.emit(torch.unsqueeze, Value(slot, 0), 1), 1, x.kind)
+        return Value(slot, {"normalize": x.width, "unsqueeze": 1}.get(name, 0), x.kind)

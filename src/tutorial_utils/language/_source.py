@@ -1,4 +1,4 @@
-"""From the answer of a language model to a small tree of syntax; nothing of it is trusted."""
+"""From the answer of a language model to a small tree of syntax, or to a refusal in one line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import ast
 import re
 import textwrap
 import warnings
-
-from ._words import ProgramError, fail, need
+from typing import NoReturn
 
 MAX_ANSWER, MAX_SOURCE, MAX_NODES, MAX_DEPTH, MAX_NAME = 65_536, 8_192, 400, 30, 40
 _MAIN, _OTHERS = [  # `compute_reward`, or else one whose name begins with that
@@ -17,6 +16,47 @@ _MAIN, _OTHERS = [  # `compute_reward`, or else one whose name begins with that
 _FENCED = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
 _CODE = re.compile(r"(async |def |class |@|import )\w|from \S+ import |\w+(: ?float)? *= *[-+.\d]")
 _SYMBOLS = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+_ADVICE = {
+    "BoolOp": "'and' / 'or' do not work on tensors: use (a < b) & (c < d), or |",
+    "Not": "'not' does not work on tensors: use ~(a < b)",
+    "IfExp": "'a if condition else b' does not work on tensors: use where(condition, a, b)",
+    "If": "'if' does not work on tensors: use where(condition, a, b)",
+    "MatMult": "'@' would mix robots: use dot(a, b)",
+    "Dict": "a dict is allowed only as the components: return total, {'name': value}",
+    "Return": "'return' must be the last statement of its function",
+    "Expr": "an expression on its own does nothing: assign it or remove it",
+}
+
+
+class ProgramError(ValueError):
+    """A reward program was refused or failed: one line that names the construct and its line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split())[:600])
+
+
+def fail(node: ast.AST | None, message: str) -> NoReturn:
+    """Raise ProgramError with the line of `node`."""
+    line = getattr(node, "lineno", None)
+    raise ProgramError(message if line is None else f"line {line}: {message}")
+
+
+def need(met: object, node: ast.AST | None, message: str) -> None:
+    """Raise ProgramError with the line of `node` unless a requirement is met."""
+    if not met:
+        fail(node, message)
+
+
+def refuse(node: ast.AST, at: ast.AST | None = None) -> NoReturn:
+    """Raise ProgramError for a construct outside the language."""
+    unknown = f"{type(node).__name__} is not part of the language of reward programs"
+    fail(at or node, _ADVICE.get(type(node).__name__, unknown) + ".")
+
+
+def dotted(node: ast.AST) -> str:
+    """Its text if the tree is a dotted name such as torch.linalg.norm; otherwise empty."""
+    text = ast.unparse(node)
+    return text if re.fullmatch(r"[A-Za-z][\w.]*", text) else ""
 
 
 def extract(answer: str) -> str:
@@ -30,9 +70,8 @@ def extract(answer: str) -> str:
     """
     short = isinstance(answer, str) and len(answer) <= MAX_ANSWER
     need(short, None, f"an answer must be text of at most {MAX_ANSWER} characters.")
-    text = re.sub(
-        r"(?s)<think>.*?(</think>|\Z)", "", answer.replace("\r\n", "\n").replace("\ufeff", "")
-    )
+    text = answer.replace("\r\n", "\n").replace("\ufeff", "")
+    text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", text)
     text = text.rpartition("</think>")[2]  # templates may hide where the thoughts begin
     wanted = _MAIN if _MAIN.search(text) else _OTHERS
     blocks = [block for _, block in _FENCED.findall(text) if wanted.search(block)]
