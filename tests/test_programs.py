@@ -326,108 +326,68 @@ def compute_reward_v2(gripper, zone):
     return -torch.norm(gripper - zone, dim=1)""",
     "byte-order mark": "\ufeffimport torch\ndef compute_reward(zone):\n    return zone[:, 0]",
     "imports": """
-from __future__ import annotations
 import torch, math
-import numpy as np, typing
+import numpy as np
 import torch.nn as nn
-from torch import Tensor, exp
+from torch import Tensor
 from torch.nn import functional as F
 from typing import Tuple, Dict
 def compute_reward(zone: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
-    return F.relu(exp(zone[:, 0]) - math.e / np.pi), {}""",
-    "in place": """
-def compute_reward(zone):
-    parts = {}
-    parts["x"] = zone[:, 0] * 2
-    parts["x"] += 1
-    return parts["x"], parts""",
+    return F.relu(torch.exp(zone[:, 0]) - math.e / np.pi), {}""",
     "devices": """
-device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+device = "cpu"
 def bonus(x, device):
     return x * torch.tensor(0.3, device=device)
 def compute_reward(gripper, zone, success):
-    device, dtype = zone.device, zone.dtype
-    two = torch.tensor(2.0, device=zone.device, dtype=torch.float32)
-    far = torch.linalg.norm(gripper - zone, dim=-1).to(device)
-    far = far + torch.zeros_like(far, device=device, dtype=zone.dtype)
-    paid = torch.where(success, torch.tensor(1.0, device=device), torch.tensor(0, dtype=dtype))
-    return bonus(paid, device) - two * far.to(device=device, dtype=torch.float)""",
-    "number of robots": """
+    two = torch.tensor(2.0, device=device)
+    near = (gripper[:, 0] < 0.5).to(zone.device) & success
+    far = torch.linalg.norm(gripper - zone, dim=-1).to(zone.device)
+    far = far + torch.zeros_like(far, device=far.device, dtype=zone.dtype)
+    half = near.to(dtype=far.dtype) / 2
+    none = torch.tensor(0.0, device=None)
+    paid = torch.where(success, torch.tensor(1.0, device=zone.device), none)
+    return bonus(paid, zone.device) + half - two * far.to(device=device, dtype=torch.float)""",
+    "a statement for the device": """
 def compute_reward(gripper, zone):
-    n, device = zone.shape[0], gripper.device
-    total = torch.zeros(n, device=device)
-    total += torch.ones((len(gripper),)) * zone[:, 0]
-    total = total - torch.full((zone.size(0),), 0.1, dtype=torch.float32)
-    return total""",
+    device, dtype = zone.device, zone.dtype
+    far = torch.norm(gripper - zone, dim=-1)
+    return torch.exp(-far / torch.tensor(0.3, device=device, dtype=dtype))""",
     "functions": """
 def compute_reward(gripper, object):
     a, b = gripper[:, 0], torch.sub(object[:, 1], 0.5)
     x = torch.mul(a, 3.0) + torch.div(b, 7) - torch.add(a, b) + torch.full_like(a, 0.3)
-    return x * torch.atan2(a, b) + torch.acos(a) * F.softplus(b) - torch.nan_to_num(b)""",
+    x = x + torch.full_like(input=b, fill_value=2.0, device=b.device)
+    return x * torch.atan2(a, b) + torch.acos(a) * torch.floor(b) - a.mul(2).add(b)""",
     "reductions": """
 def compute_reward(gripper, object, zone, action):
     near = torch.all(torch.abs(gripper - zone) < 0.3, dim=-1)
     either = (action > 0.9).any(dim=1)
     spread = torch.amax(action, dim=-1) - action.amin(-1)
-    best, least = torch.max(action, dim=-1)[0], action.min(dim=1).values
     way = F.normalize(zone - gripper, p=2, dim=-1) * torch.nn.functional.normalize(object)
-    far = torch.norm(zone - gripper, p=1, dim=-1) - torch.norm(zone, p='fro', dim=-1)
-    total = spread * best - least + way.sum(-1) + torch.prod(zone, dim=1) + far
-    return total + near.float() - 0.5 * either.float() + torch.softmax(action, -1)[:, 0]""",
+    return spread + way.sum(-1) + near.float() - 0.5 * either.float()""",
     "axes that stay": """
 def compute_reward(gripper, zone, success):
     length = torch.norm(zone, dim=-1, keepdim=True)
     way = zone / (length + 1e-6) + gripper.mean(dim=1, keepdim=False).unsqueeze(-1)
-    paid = success.float().unsqueeze(dim=1) * way - success.float()[:, None]
-    return paid.sum(dim=-1) + length.squeeze(-1) + length.view(-1) - length.squeeze()""",
-    "vectors": """
-def compute_reward(gripper, object):
-    goal = torch.tensor([0.2, 0.7], device=gripper.device)
-    weights = torch.tensor([0.3, 3])
-    height = goal[1] - object[:, 1]
-    joined = torch.cat([gripper - goal, object * weights], dim=-1)
-    columns = torch.stack((gripper[:, 0], object[:, 1], height), dim=1)
-    return -torch.norm(gripper - goal, dim=-1) + joined.sum(-1) - columns.square().mean(dim=1)""",
+    kept = torch.all(zone > 0.1, dim=-1, keepdim=True) * way
+    paid = success.float().unsqueeze(dim=1) * way - torch.amax(kept, dim=1, keepdim=True)
+    return paid.sum(dim=-1) + length.sum(-1)""",
     "columns": """
 def compute_reward(gripper, zone):
     way = zone - gripper
     way[:, 1] = 0.0
     copy = way.clone()
-    copy[:, :1] = torch.abs(way[:, :1])
-    copy[:, 1] += gripper[:, 0]
-    copy[..., 0] *= 3
-    return torch.norm(way, dim=-1) + copy.sum(dim=-1)""",
+    copy[..., 0] = copy[:, 1] - gripper[:, 0]
+    copy[:, -1] = 2
+    return torch.norm(way, dim=-1) + copy.sum(dim=-1) + (zone - gripper)[:, 1]""",
     "components": """
 def compute_reward(gripper, zone, success):
     parts = dict(reach=-torch.norm(gripper - zone, dim=-1))
     parts["done"] = torch.where(success, 5.0, 0.0)
-    parts["reach"] *= 0.5
+    parts["flag"] = success
     parts["done"] = parts["done"] + 1.0
     total = parts["reach"] + parts["done"]
-    for part in parts.values():
-        total = total + 0.1 * part
-    return total + sum(parts.values()) + sum([total, parts["done"]]), parts""",
-    "defaults": """
-def shaped(x, temperature: float = 0.2):
-    return torch.exp(-x / temperature)
-@torch.no_grad()
-def compute_reward(gripper, zone, weight: float = 2.0, offset=-1):
-    'Reach.'
-    far = torch.norm(gripper - zone, dim=-1)
-    return weight * shaped(far) + shaped(far, temperature=0.5) + offset""",
-    "methods": """
-def compute_reward(gripper, zone, action, success):
-    far = (gripper - zone).norm(dim=-1).clamp(min=0.1).clamp_max(0.6)
-    near = far.lt(0.3) | torch.ge(far, 0.5) & ~torch.isnan(far)
-    effort = action.pow(2).sum(-1).mul(0.01).neg()
-    steps = (far * 10).int() + torch.floor(far * 7).long()
-    return near.float() * success.to(torch.float32) + effort + steps - action.square().sum(1)""",
-    "ranges": """
-def compute_reward(action):
-    total = torch.zeros_like(action[:, 0])
-    for i in range(3):
-        total = total + (i + 1) * action[:, i]
-    return total""",
+    return total + sum(parts.values()), parts""",
     "a helper named as a function": """
 def norm(x):
     return torch.sqrt(torch.sum(x ** 2, dim=-1) + 0.1)
@@ -566,34 +526,37 @@ def test_a_list_of_answers_keeps_its_order():
         ("x = norm(zone)", ["end with a return"]),
         (
             "return torch.max(zone)",
-            ["line 2", "max would mix robots: it needs dim=-1, or a second tensor."],
+            ["line 2", "max would mix robots: use amax(x, dim=-1) or max(x, y)"],
         ),
         ("return torch.amin(zone)", ["amin would mix robots", "dim=-1"]),
         ("return zone.any()", ["any would mix robots"]),
-        ("return torch.stack([success, holding]).sum(dim=0)", ["stack would mix robots"]),
-        ("return torch.cat((zone, object), dim=0)", ["cat would mix robots"]),
         ("return zone.unsqueeze(0)", ["unsqueeze would mix robots"]),
         ("return F.normalize(zone, dim=0)", ["normalize would mix robots"]),
-        ("return torch.sum(zone, dims=-1)", ["torch.sum() takes x, dim, keepdim", "no 'dims'"]),
-        ("return norm(zone, dim=-1, axis=1)", ["norm() takes", "'axis' only once"]),
-        ("return exp(success, out=zone)", ["exp() takes", "no 'out'"]),
+        ("return torch.sum(zone, dims=-1)", ["torch.sum() takes x, dim, keepdim", "not 'dims'"]),
+        ("return norm(zone, dim=-1, axis=1)", ["norm() takes", "each once, not 'axis'"]),
+        ("return exp(success, out=zone)", ["exp() takes", "not 'out'"]),
         ("return atan2(success)", ["atan2() takes x, y", "y missing"]),
-        ("return exp(success, device=open('x'))", ["device=open('x') is no type or device"]),
-        ("return success.to(dtype=torch.quint8)", ["dtype=torch.quint8 is no type"]),
-        ("d = zone.device\nreturn success * d", ["'d' can be passed on, but is not a value"]),
-        ("n = len(zone)\nreturn success / n", ["'n' can be passed on"]),
+        ("return exp(success, device=open('x'))", ["device=open('x') is no device"]),
+        ("return success.to(dtype=torch.quint8)", ["dtype=torch.quint8 is no dtype"]),
+        ("d = zone.device\nreturn success * d", ["'d' can be passed on, but is no value"]),
         ("return success / zone.shape[0]", ["attribute '.shape' is not allowed"]),
         ("p = {'a': success}\nreturn p['b']", ["line 3", "the components are a here"]),
-        ("return zone.max(dim=-1).indices", ["attribute '.indices' is not allowed"]),
         ("zone[:, 0] = 1\nreturn success", ["line 2", "one's own dict"]),
-        ("x = zone\nx[:, 0] = 1\nreturn success", ["line 3", "x.clone()"]),
-        ("x = zone * 2\ny = x[:, 0]\nx[:, 0] = 1\nreturn y", ["line 4", "x.clone()"]),
-        ("x = zone * 2\ny = x\nx[:, 0] = 1\nreturn norm(y)", ["line 4", "x.clone()"]),
-        ("x = norm(zone)\np = {'a': x}\np['a'] *= 2\nreturn x, p", ["line 4", "a variable too"]),
-        ("x = zone * 2\nx[:, 0] = zone\nreturn norm(x)", ["[N, 2] does not fit"]),
+        ("x = zone\nx[:, 0] = 1\nreturn success", ["line 3", "y.clone()"]),
+        ("x = zone * 2\ny = x[:, 0]\nx[:, 0] = 1\nreturn y", ["line 4", "x = y.clone()"]),
+        ("x = zone * 2\ny = x\nx[:, 0] = 1\nreturn norm(y)", ["line 4", "x = y.clone()"]),
+        ("x = y = zone * 2\nx[:, 0] = 1\nreturn norm(y)", ["line 3", "x = y.clone()"]),
+        ("x = zone * 2\np = {'a': x}\nx[:, 0] = 1\nreturn norm(x)", ["line 4", "y.clone()"]),
+        ("p = {}\nx = zone * 2\np['a'] = x\nx[:, 0] = 1\nreturn norm(x)", ["line 5", "y.clone()"]),
+        ("x = zone * 2\nfor y in (x,):\n  x[:, 0] = 1\nreturn norm(x)", ["line 4", "y.clone()"]),
+        ("x = zone\nx += zone\nx[:, 0] = 1\nreturn norm(x)", ["line 4", "y.clone()"]),
+        ("x = zone * 2\nx[:, 0] = zone\nreturn norm(x)", ["line 3", "one number per robot"]),
+        ("x = zone * 2\nx[:, :2] = 1\nreturn norm(x)", ["line 3", "one column at a time"]),
+        ("p = {'a': success}\np['a'] += 1\nreturn success, p", ["line 3", "only names"]),
         ("zone['a'] = 1\nreturn 1", ["line 2", "one's own dict"]),
-        ("p = {}\np['a b'] = 1\nreturn 1, p", ["line 3", "has letters, digits and _"]),
-        ("for i in range(9):\n  pass\nreturn 1", ["literal tuple of at most 8"]),
+        ("p = {}\np['a b'] = 1\nreturn 1, p", ["line 3", "names of letters"]),
+        ("return norm(zone, p=1)", ["p=2"]),
+        ("for i in range(3):\n  pass\nreturn 1", ["literal tuple of at most 8"]),
     ],
 )
 def test_refusals_say_what_to_do(body, words):
@@ -888,6 +851,7 @@ p = {}\np['aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'] = 1
 p = {}\np['\u00e9'] = 1
 p = {}\np['a'] += 1
 p = {}\np['a']: float
+p = {'a': success}\np['a'] += 1
 p = {'a': success}\ndel p['a']
 p = {}\nx = p['a'] = 1
 p = {}\np['a'] = p['b'] = 1
@@ -901,7 +865,6 @@ p = {}\np['a'] = (yield)
 p = {}\nq = p\nq['a'] = 1
 p = {}\nq = p\np['a'] = 1
 p = {}\nq, r = p, 1\np['a'] = 1
-p = q = {}
 p = q = {}\np['a'] = 1
 p = {}\nfor q in (p,):\n  q['a'] = 1
 p = {}\nfor p['a'] in (1, 2): pass
@@ -970,8 +933,9 @@ MODULES = {
     "call of a variable": "def compute_reward():\n  abs = 3\n  return abs(success)",
     "default": "def compute_reward(gripper=3): return norm(gripper)",
     "hostile default": "def compute_reward(x=open('x')): return 1.0",
-    "default that calls": "def f(a=f(1)): return a\n" + MAIN,
-    "default that is a field": "def f(a=success): return a\n" + MAIN,
+    "helper default": "def f(a=1): return a\n" + MAIN,
+    "columns of an argument": "def f(x):\n  x[:, 0] = 1\n  return x\n"
+    "def compute_reward():\n  x = zone * 2\n  return norm(f(x)) + norm(x)",
     "args": "def compute_reward(*args): return 1.0",
     "kwargs": "def compute_reward(**kwargs): return 1.0",
     "keyword only": "def compute_reward(*, gripper): return 1.0",
@@ -1023,9 +987,6 @@ MODULES = {
     + "  return success, p",
     "huge key": "def compute_reward():\n  p = {}\n  p['" + "a" * 7000 + "'] = 1\n  return 1, p",
     "endless items": "def compute_reward():\n  p = {}\n" + "  p['a'] = 1\n" * 80 + "  return 1, p",
-    "columns without end": "def compute_reward():\n  x = zone\n"
-    + "  x = cat([x, x], dim=-1)\n" * 30
-    + "  return norm(x)",
     "13 components": "def compute_reward(): return success, {"
     + ", ".join(f"'a{i}': success" for i in range(13))
     + "}",

@@ -100,7 +100,7 @@ class Calls(Expressions):
         for keyword in node.keywords:
             given = keyword.arg or "**"
             name = given if given in names else _ALIASES.get(given, given)
-            need(name in names and name not in bound, node, f"{takes}, once, and no {given!r}.")
+            need(name in names and name not in bound, node, f"{takes}, each once, not {given!r}.")
             bound[name] = keyword.value
         missing = ", ".join(name for name in needed if name not in bound)
         need(not missing, node, f"{takes}: {missing} missing.")

@@ -145,7 +145,11 @@ class _Program(Calls):
         if isinstance(node, ast.Dict):
             keys = [getattr(key, "value", None) for key in node.keys]
             return self._dict(node, keys, node.values)
-        if isinstance(node, ast.Call) and dotted(node.func) in {"dict"} - {*self.helpers}:
+        if (
+            isinstance(node, ast.Call)
+            and dotted(node.func) == "dict"
+            and "dict" not in self.helpers
+        ):
             need(not node.args, node, "components are given to dict by name: dict(a=x).")
             return self._dict(
                 node, [k.arg for k in node.keywords], [k.value for k in node.keywords]
