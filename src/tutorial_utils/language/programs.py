@@ -145,15 +145,11 @@ class _Program(Calls):
         if isinstance(node, ast.Dict):
             keys = [getattr(key, "value", None) for key in node.keys]
             return self._dict(node, keys, node.values)
-        if (
-            isinstance(node, ast.Call)
-            and dotted(node.func) == "dict"
-            and "dict" not in self.helpers
-        ):
-            need(not node.args, node, "components are given to dict by name: dict(a=x).")
-            return self._dict(
-                node, [k.arg for k in node.keywords], [k.value for k in node.keywords]
-            )
+        call = node if isinstance(node, ast.Call) and "dict" not in self.helpers else None
+        if call and dotted(call.func) == "dict":
+            need(not call.args, node, "components are given to dict by name: dict(a=x).")
+            names, values = [k.arg for k in call.keywords], [k.value for k in call.keywords]
+            return self._dict(node, names, values)
         known = self.scope.get(dotted(node))
         return known if isinstance(known, dict) else self.setting(node) or self.value(node)
 
