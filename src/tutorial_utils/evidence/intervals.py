@@ -1,8 +1,9 @@
 """95% intervals over training seeds that keep their promise with five of them.
 
 The seed is the unit: a claim speaks about the mean of further training runs, so the bootstrap draws
-whole seeds, each with all its episodes. (To draw episodes again within a seed counts their noise twice,
-it is in the seeds' means already: Davison and Hinkley, Bootstrap Methods, 1997, section 3.8.)
+whole seeds, each with all its episodes. (To draw episodes again within a seed counts their noise
+twice, it is in the seeds' means already: Davison and Hinkley, Bootstrap Methods, 1997, section
+3.8.)
 
 The percentile bootstrap is too narrow with few seeds: at five it covers the truth in 84% of cases
 instead of 95%, its bias-corrected form (BCa) hardly more. Two factors on the deviations from
@@ -14,8 +15,8 @@ the time, and then they all agree. So successes (0 or 1) get at least a Wilson i
 observations as they are worth. Episodes of one seed resemble each other: n seeds of E episodes with
 an intraclass correlation rho are worth n E / (1 + (E - 1) rho) (the design effect: Kish, Survey
 Sampling, 1965). Seeds that agree cannot tell rho, so it is the mean of (2 s - 1)^2 over the seeds'
-rates s, which it would be with a mirrored seed of rate 1 - s beside each: 1 where each seed is all or nothing, and the
-interval is that of n outcomes; 0 where each seed wins half of its episodes.
+rates s, which it would be with a mirrored seed of rate 1 - s beside each: 1 where each seed is all or
+nothing, and the interval is that of n outcomes; 0 where each seed wins half of its episodes.
 """
 
 from __future__ import annotations
