@@ -156,6 +156,7 @@ def test_reports_are_shown_and_kept_and_never_judged(tmp_path, capsys):
         lambda: Claims("a/b").arm("x", success=[0.5, 1.5], steps=1, seconds=1, task="Reach"),
         lambda: Claims("a/b").arm("x", success=[0.5], steps=-1, seconds=1, task="Reach"),
         lambda: Claims("a/b").arm("x", success=[0.5], steps=1, seconds=float("nan"), task="Reach"),
+        lambda: Claims("a/b").arm("x", success=[0.5], steps=1, seconds=float("inf"), task="Reach"),
     ],
 )
 def test_bad_claims(call):
@@ -262,3 +263,11 @@ def test_arms_that_differ_are_refused_unless_the_table_shows_it(tmp_path, condit
         like_with_like([arm, other])
     assert str(value) in one_line(error)
     assert like_with_like([arm, other], shown=[condition]) == [arm, other]
+
+
+def test_a_twin_is_held_to_the_bound_that_its_claim_has_now(tmp_path):
+    claims = make_claims(twin=Interval(0.6, 0.55, 0.65))
+    claims.at_least("it learns", GOOD, 0.7)
+    claims.check()
+    result = read_results(tmp_path / "results" / "foundations-the_lab.json")
+    assert (result["twins"][0]["bound"], result["twins"][0]["verdict"]) == (0.7, "fails")

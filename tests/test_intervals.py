@@ -31,13 +31,13 @@ def test_normal_seeds_are_covered(seeds):
     assert 0.92 <= found <= 0.975  # the percentile bootstrap: 0.81 to 0.86 with five
 
 
-@pytest.mark.parametrize("failure", [0.04, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("failure", [0.04, 0.1, 0.2, 0.3, 0.45])
 @pytest.mark.parametrize("seeds", [5, 10])
 def test_all_or_nothing_seeds_are_covered(seeds, failure):
     pure = coverage(
         1 - failure, lambda rng: bootstrap(outcomes(rng, seeds, failure), resamples=400)
     )
-    assert pure >= 0.95
+    assert pure >= (0.95 if failure < 0.3 else 0.92)
 
     def nearly(rng: np.random.Generator) -> Interval:
         chance = np.where(rng.random((seeds, 1)) < failure, 0.1, 0.9)
@@ -155,3 +155,22 @@ def test_pairs_need_the_same_seeds():
 def test_a_difference_says_whether_it_is_paired():
     with pytest.raises(TypeError, match="paired"):
         difference([1.0, 2.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_pairs_that_tend_to_fail_together_are_covered(seeds):
+    """Each arm fails on three seeds in ten, on two of them together."""
+
+    def gap(rng: np.random.Generator) -> Interval:
+        draw = rng.random((seeds, 1))
+        arms = (np.repeat(won, 20, axis=1) for won in (draw > 0.3, (draw > 0.2) & (draw < 0.9)))
+        return difference(*arms, resamples=400, paired=True)
+
+    assert coverage(0.0, gap) >= 0.95
+
+
+def test_functions_of_rates_are_not_cut_to_rates():
+    rates = np.array([0.2, 0.3, 0.1, 0.25, 0.15])
+    less = bootstrap(rates, lambda x, axis: x.mean(axis) - 0.5)
+    mean = bootstrap(rates)
+    assert (less.low, less.high) == pytest.approx((mean.low - 0.5, mean.high - 0.5))

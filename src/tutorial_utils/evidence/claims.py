@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class Claims:
             raise ValueError(f"a chapter is named like 'foundations/the_lab', not {chapter!r}.")
         self.chapter = chapter
         self._claims: dict[str, _Claim] = {}
-        self._twins: dict[str, _Claim] = {}
+        self._twins: dict[str, Interval] = {}
         self._reports: dict[str, Interval] = {}
         self._arms: dict[str, dict[str, Any]] = {}
 
@@ -157,7 +157,8 @@ class Claims:
             ValueError: no earlier claim has this text.
         """
         claim = self._claims[one_of(text, self._claims, "claim")]
-        self._twins[text] = _Claim(text, interval, claim.bound, claim.is_floor, is_twin=True)
+        replace(claim, interval=interval)  # is it an interval?
+        self._twins[text] = interval
 
     def check(self) -> None:
         """Show every claim with its answer, then write the results file.
@@ -176,7 +177,7 @@ class Claims:
         if mode() == "smoke":
             print("Smoke mode draws no conclusion: its runs are too short for claims.")
             return
-        every = [*self._claims.values(), *self._twins.values()]
+        every = [*self._claims.values(), *self._checked_twins()]
         heads = ("claim", "measured [95%]", "bound", "holds")
         rows = [(c.name, c.interval, c.limit, _answer(c)) for c in every]
         rows += [(text, interval, "", "reported") for text, interval in self._reports.items()]
@@ -194,6 +195,13 @@ class Claims:
                 "seeds or another processor can do that; the exercises do not need them."
             )
 
+    def _checked_twins(self) -> list[_Claim]:
+        """Each twin with the bound that its claim has now."""
+        return [
+            replace(self._claims[text], interval=interval, is_twin=True, no_twin="")
+            for text, interval in self._twins.items()
+        ]
+
     def _write(self) -> None:
         """Write the results file; where that cannot be, warn in one line and go on."""
         result = {
@@ -201,7 +209,7 @@ class Claims:
             "mode": mode(),
             "seed": seed_offset(),
             "claims": [claim.entry() for claim in self._claims.values()],
-            "twins": [twin.entry() for twin in self._twins.values()],
+            "twins": [twin.entry() for twin in self._checked_twins()],
             "reports": [{"report": x, **_ends(i)} for x, i in self._reports.items()],
             "arms": self._arms,
             "provenance": provenance(),
@@ -234,8 +242,8 @@ def _rates(success: Any, what: str) -> list[float]:
 
 
 def _seconds(spent: float, what: str) -> float:
-    if not spent >= 0:
-        raise ValueError(f"{what} must not be negative, not {spent!r}.")
+    if not (spent >= 0 and isfinite(spent)):
+        raise ValueError(f"{what} must be 0 or more and finite, not {spent!r}.")
     return _short(spent, digits=2)
 
 
