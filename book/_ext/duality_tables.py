@@ -120,10 +120,10 @@ def _leaf(leaf: Leaf, book: Book) -> list[str]:
         return [f"**{leaf.name}**{section}, open: {leaf.subject}.", ""]
     chapter = book.chapters[leaf.chapter]
     twins = {twin["claim"]: twin for twin in chapter.results.get("twins", [])}
-    found = replicated(chapter)
+    held = replicated(chapter)
     rows = [
         row(
-            f"{claim['claim']} {found[claim['claim']].markdown(with_mean=True)}",
+            f"{claim['claim']} {held[claim['claim']].markdown(with_mean=True)}",
             measured(claim),
             bound(claim),
             verdict(claim),
@@ -131,6 +131,8 @@ def _leaf(leaf: Leaf, book: Book) -> list[str]:
         )
         for claim in chapter.results.get("claims", [])
     ]
+    reports = chapter.results.get("reports", [])
+    rows += [row(found["report"], measured(found), "", "reported", "") for found in reports]
     head = ("Claim", "Measured", "Bound", "Verdict", "Sabotaged twin")
     return [f"**{leaf.name}**{section}: {chapter.link}", "", *table(head, "lrrlr", rows)]
 
