@@ -45,46 +45,61 @@ def orders(seed: int) -> np.ndarray:
     return torch.cat(epochs).view(CONFIG.epochs * CONFIG.minibatches, -1).numpy()
 
 
+def network(layers: list, x: Any) -> Any:
+    """A population of networks: [P, B, in] -> [P, B, out]."""
+    import jax
+
+    for weight, bias in layers[:-1]:
+        x = jax.nn.leaky_relu(x @ weight + bias, 0.01)
+    weight, bias = layers[-1]
+    return x @ weight + bias
+
+
+def value(w: dict, obs: Any) -> Any:
+    """V(obs), [P, B]."""
+    return network(w["critic"], obs)[..., 0]
+
+
+def loss(w: dict, obs: Any, action: Any, old: Any, gain: Any, target: Any) -> Any:
+    """`ppo.ppo_loss` and its value term, summed over members."""
+    from jax import numpy as jnp
+
+    gain = (gain - gain.mean(1, keepdims=True)) / (gain.std(1, ddof=1, keepdims=True) + 1e-8)
+    z = (action - network(w["actor"], obs)) * jnp.exp(-w["log_std"])
+    constant = w["log_std"].sum(-1) + 0.5 * jnp.log(2 * jnp.pi) * action.shape[-1]
+    ratio = jnp.exp(-0.5 * (z * z).sum(-1) - constant - old)
+    clipped = ratio.clip(1 - CONFIG.clip, 1 + CONFIG.clip)
+    surrogate = jnp.minimum(ratio * gain, clipped * gain)
+    error = 0.5 * (value(w, obs) - target) ** 2
+    return (CONFIG.value_coef * error - surrogate).mean(1).sum()
+
+
+def advantages(w: dict, d: dict) -> tuple[Any, Any]:
+    """`ppo.gae` and the returns, both [P, T, n]."""
+    import jax
+    from jax import numpy as jnp
+
+    now, later = (
+        value(w, d[name].reshape(SEEDS, -1, d[name].shape[-1])).reshape(d["reward"].shape)
+        for name in ("obs", "next_obs")
+    )
+    delta = d["reward"] + GAMMA * later * (1 - d["terminated"]) - now
+    goes_on = GAMMA * CONFIG.lam * (1 - jnp.maximum(d["terminated"], d["truncated"]))
+
+    def back(running: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
+        running = at[0] + at[1] * running
+        return running, running
+
+    by_time = (delta.swapaxes(0, 1), goes_on.swapaxes(0, 1))
+    gain = jax.lax.scan(back, jnp.zeros_like(delta[:, 0]), by_time, reverse=True)[1]
+    gain = gain.swapaxes(0, 1)
+    return gain, gain + now
+
+
 def fused() -> Callable[..., Any]:
     """The jitted peer: (weights, their two Adam averages, rollout, rows) -> all three, anew."""
     import jax
     from jax import numpy as jnp
-
-    def network(layers: list, x: Any) -> Any:  # [P, B, in] -> [P, B, out]
-        for weight, bias in layers[:-1]:
-            x = jax.nn.leaky_relu(x @ weight + bias, 0.01)
-        weight, bias = layers[-1]
-        return x @ weight + bias
-
-    def value(w: dict, obs: Any) -> Any:
-        return network(w["critic"], obs)[..., 0]
-
-    def loss(w: dict, obs: Any, action: Any, old: Any, gain: Any, target: Any) -> Any:
-        gain = (gain - gain.mean(1, keepdims=True)) / (gain.std(1, ddof=1, keepdims=True) + 1e-8)
-        z = (action - network(w["actor"], obs)) * jnp.exp(-w["log_std"])
-        constant = w["log_std"].sum(-1) + 0.5 * jnp.log(2 * jnp.pi) * action.shape[-1]
-        ratio = jnp.exp(-0.5 * (z * z).sum(-1) - constant - old)
-        clipped = ratio.clip(1 - CONFIG.clip, 1 + CONFIG.clip)
-        surrogate = jnp.minimum(ratio * gain, clipped * gain)
-        error = 0.5 * (value(w, obs) - target) ** 2
-        return (CONFIG.value_coef * error - surrogate).mean(1).sum()
-
-    def advantages(w: dict, d: dict) -> tuple[Any, Any]:
-        now, later = (
-            value(w, d[name].reshape(SEEDS, -1, d[name].shape[-1])).reshape(d["reward"].shape)
-            for name in ("obs", "next_obs")
-        )
-        delta = d["reward"] + GAMMA * later * (1 - d["terminated"]) - now
-        goes_on = GAMMA * CONFIG.lam * (1 - jnp.maximum(d["terminated"], d["truncated"]))
-
-        def back(running: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
-            running = at[0] + at[1] * running
-            return running, running
-
-        by_time = (delta.swapaxes(0, 1), goes_on.swapaxes(0, 1))
-        gain = jax.lax.scan(back, jnp.zeros_like(delta[:, 0]), by_time, reverse=True)[1]
-        gain = gain.swapaxes(0, 1)
-        return gain, gain + now
 
     def adam(w: Any, m: Any, v: Any, t: Any) -> Any:
         return w - RATE * (m / (1 - 0.9**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
