@@ -45,7 +45,7 @@ from tutorial_utils.tabletop.tasks import (
 EVERY_TASK = list(TASKS)
 WITH_DISCS = [name for name, task in TASKS.items() if task.objects]
 SHIFT = Shift(rotation=0.3, gain=1.2, wind=(0.1, -0.05), inward=0.1, slip=0.05)
-KINDS = ("state", "image", "all")
+KINDS = ("state", "image", "state+image", "all", "goal")
 EPS = 1e-5  # float32 rounding of sums of a few numbers below 2
 CHANCE = 0.999  # of the intervals in which measured rates must lie
 
@@ -375,9 +375,9 @@ def test_success_at_the_horizon_is_no_truncation():
     ("task", "shift"),
     [(task, Shift()) for task in EVERY_TASK] + [("Sort", SHIFT), ("AroundObstacle", SHIFT)],
 )
-def test_shaping_telescopes(task, shift):
-    """Over an episode, sum gamma^t F_t = gamma^T Phi(s_T) [not terminal] - Phi(s_0)."""
-    n, gamma = 64, TASKS[task].gamma
+def test_hints_add_up_to_the_progress_of_the_episode(task, shift):
+    """Over an episode, the sum of F_t is Phi(s_T) - Phi(s_0), with Phi = 0 in every success."""
+    n = 64
     env = TabletopVectorEnv(task, n, reward="oracle", shift=shift)
     twin = World(TASKS[task], n)  # to ask for the potential of an observation
 
@@ -386,23 +386,55 @@ def test_shaping_telescopes(task, shift):
         return potential(twin).double()
 
     obs, _ = env.reset(seed=0)
-    first, total, t = phi(obs), torch.zeros(n).double(), torch.zeros(n).double()
+    first, total = phi(obs), torch.zeros(n).double()
     expert, generator, kinds = Expert(noise=0.4), torch.Generator().manual_seed(0), set()
     for _ in range(TASKS[task].horizon + 12):
         wander = torch.arange(n)[:, None] % 4 == 0
         action = torch.where(wander, random_actions((n,), generator), expert(env.world))
         obs, reward, terminated, truncated, info = env.step(action)
-        total += gamma**t * (reward.double() - info["success"].double())
-        t += 1
-        kept = torch.where(terminated, 0.0, gamma**t * phi(info["final_obs"]))
-        done = terminated | truncated
-        torch.testing.assert_close(total[done], (kept - first)[done], atol=2e-5, rtol=0)
+        total += reward.double() - info["success"].double()
+        done, last = terminated | truncated, phi(info["final_obs"])
+        torch.testing.assert_close(total[done], (last - first)[done], atol=2e-5, rtol=0)
+        assert (last[info["success"]] == 0).all()
         kinds |= {("terminated", x) for x in info["success"][terminated].tolist()}
         kinds |= {("truncated", False)} if truncated.any() else set()
-        total, t = total * ~done, t * ~done
+        total = total * ~done
         first = torch.where(done, phi(obs), first)
     assert {("terminated", True), ("truncated", False)} <= kinds
     assert (("terminated", False) in kinds) == bool(TASKS[task].obstacle)
+
+
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_waiting_never_pays(task):
+    """A robot that stays where it is earns nothing, wherever it is and whatever the discount."""
+    env = TabletopVectorEnv(task, 256, reward="oracle", terminate_on_success=False)
+    env.reset(seed=0)
+    generator, expert = torch.Generator().manual_seed(0), Expert(noise=0.5)
+    for t in range(TASKS[task].horizon - 1):
+        wait = torch.zeros(256, 3)
+        wait[:, 2] = torch.where(env.world.closed > 0.5, 1.0, -1.0)  # the fingers as they are
+        reward, _, _, info = env.advance(wait)
+        assert (reward[~info["success"]] <= EPS).all()
+        act = expert(env.world) if t % 2 else random_actions((256,), generator)
+        env.advance(act)
+
+
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_the_oracle_pays_most_for_success(task):
+    """A finished episode earns 1 more than the way from its start to the goal; no other does."""
+    env = TabletopVectorEnv(task, 64, reward="oracle")
+    env.reset(seed=0)
+    first, total = potential(env.world), torch.zeros(64)
+    running, won = torch.ones(64, dtype=torch.bool), torch.zeros(64, dtype=torch.bool)
+    for _ in range(TASKS[task].horizon):
+        reward, ended, cut, info = env.advance(Expert(success=0.5)(env.world))
+        total += reward * running
+        won |= info["success"] & running
+        running &= ~(ended | cut)
+    assert won.any()
+    assert (~won).any()
+    torch.testing.assert_close(total[won], (1 - first)[won], atol=1e-5, rtol=0)
+    assert (total < -first)[~won].all()
 
 
 def test_reward_functions_see_named_fields_and_are_used():
@@ -463,8 +495,9 @@ def test_uniform_and_normal_draws():
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_the_single_environment_is_row_0_of_the_batch(task, kind):
     steps = TASKS[task].horizon + 12 if kind == "state" else 14
-    for shift in {"state": (Shift(), SHIFT), "image": (Shift(),), "all": (SHIFT,)}[kind]:
+    for shift in {"state": (Shift(), SHIFT), "image": (Shift(),)}.get(kind, (SHIFT,)):
         options = {"obs": kind, "reward": "oracle", "shift": shift}
+        options["max_episode_steps"] = TASKS[task].horizon
         batch, single = TabletopVectorEnv(task, 3, **options), TabletopEnv(task, **options)
         generator, ends = torch.Generator().manual_seed(4), 0
         many, _ = batch.reset(seed=11)
@@ -477,7 +510,8 @@ def test_the_single_environment_is_row_0_of_the_batch(task, kind):
             one, *rest, single_info = single.step(action[0].numpy())
             assert same(row(info["final_obs"], 0), one)
             assert rest == [reward[0].item(), terminated[0].item(), truncated[0].item()]
-            assert single_info == {n: x[0].item() for n, x in info.items() if n != "final_obs"}
+            assert set(single_info) == {"success", "is_success", "failure", "cost"}
+            assert single_info == {name: info[name][0].item() for name in single_info}
             if terminated[0] or truncated[0]:
                 one, _ = single.reset()  # without a seed: the next episode of the stream
                 ends += 1
@@ -546,8 +580,8 @@ def test_resets_without_a_seed_go_on():
 def test_autoreset(kind):
     """`final_obs` is what the action led to; `obs` is the start of the next episode."""
     n, steps = (24, 45) if kind == "state" else (12, 24)
-    env = TabletopVectorEnv("PickPlace", n, obs=kind)
-    twin = TabletopVectorEnv("PickPlace", n, obs=kind)  # never resets by itself
+    env = TabletopVectorEnv("PickPlace", n, obs=kind, terminate_on_success=True)
+    twin = TabletopVectorEnv("PickPlace", n, obs=kind, terminate_on_success=True)  # never resets by itself
     env.reset(seed=0)
     fresh = row_list(twin.reset(seed=0)[0], n)
     resets, first = 0, torch.ones(n, dtype=torch.bool)
@@ -627,7 +661,7 @@ def test_the_description_of_an_environment_makes_it_again(task):
     assert env.observation_space.shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize("kind", ["state", "image"])
+@pytest.mark.parametrize("kind", ["state", "image", "state+image", "goal"])
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_stable_baselines_accepts_the_environment(task, kind):
     with warnings.catch_warnings():
@@ -900,8 +934,8 @@ def test_shifts_of_the_picture():
         (lambda: get_task("Tabletop/Srot-v0"), ["Did you mean 'Sort'"]),
         (lambda: get_task(3), ["3", "Reach"]),
         (lambda: TabletopEnv("Nothing"), ["Nothing", "Reach", "PastHazard"]),
-        (lambda: TabletopVectorEnv(obs="pixels"), ["obs", "pixels", "state, image, all"]),
-        (lambda: TabletopVectorEnv(obs=["state"]), ["obs", "state, image, all"]),
+        (lambda: TabletopVectorEnv(obs="pixels"), ["obs", "pixels", "state, image, state+image, all, goal"]),
+        (lambda: TabletopVectorEnv(obs=["state"]), ["obs", "state, image, state+image, all, goal"]),
         (lambda: TabletopVectorEnv(reward="dense"), ["reward", "dense", "sparse, oracle"]),
         (lambda: TabletopVectorEnv(reward=None), ["reward", "sparse, oracle"]),
         (lambda: TabletopVectorEnv(size=48), ["size", "48", "32, 64"]),
@@ -986,7 +1020,7 @@ def test_steps_before_reset():
 
 
 def test_a_step_after_the_end_of_an_episode():
-    env = TabletopEnv("Reach")
+    env = TabletopEnv("Reach", max_episode_steps=30)
     env.reset(seed=0)
     for _ in range(30):
         env.step(np.zeros(3))

@@ -19,9 +19,10 @@ from tqdm import tqdm
 from .._validate import one_of, positive_int
 from ..models.actor_critic import ActorCritic
 from ..tabletop.observations import as_tensor
+from ..tabletop.rewards import RewardFn, reward_per_arm
 from ..tabletop.streams import robot_keys
 from ..tabletop.tasks import Task
-from ..tabletop.vector_env import RewardFn, TabletopVectorEnv, reward_per_arm
+from ..tabletop.vector_env import TabletopVectorEnv
 from .history import History
 
 # Another stream than the initial weights; below 2**32, the part of a seed that torch looks at.

@@ -44,13 +44,15 @@ __all__ = [
 
 def _register() -> None:
     for task in TASKS.values():
-        if task.env_id not in gymnasium.registry:
-            gymnasium.register(
-                task.env_id,
-                entry_point=f"{__name__}:TabletopEnv",  # as text, so that the spec can be JSON
-                vector_entry_point=f"{__name__}:TabletopVectorEnv",
-                kwargs={"task": task.name},
-            )
+        for name, reward in ((task.name, {}), (f"{task.name}Dense", {"reward": "oracle"})):
+            if f"Tabletop/{name}-v0" not in gymnasium.registry:
+                gymnasium.register(
+                    f"Tabletop/{name}-v0",
+                    entry_point=f"{__name__}:TabletopEnv",  # as text: the spec can be JSON
+                    vector_entry_point=f"{__name__}:TabletopVectorEnv",
+                    max_episode_steps=task.horizon,
+                    kwargs={"task": task.name, **reward},
+                )
 
 
 _register()

@@ -102,7 +102,8 @@ class Expert:
             press = world.pressed < 0.5
             closed = torch.where(press, distance(gripper, world.button) < 0.06, closed)
             target = torch.where(press, world.button, target)
-        return target, closed
+        finished = ~todo.any(0)  # where success does not end the episode: stay, fingers open
+        return torch.where(finished, gripper, target), closed & ~finished
 
     @staticmethod
     def _carry(world: World, disc: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:

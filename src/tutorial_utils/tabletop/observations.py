@@ -1,12 +1,12 @@
-"""What an observation of the batched environment is: one tensor, or everything under its name."""
+"""What an observation of the batched environment is: one tensor, or several under their names."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, TypeGuard
 
 from torch import Tensor
 
-OBSERVATIONS = ("state", "image", "all")
+OBSERVATIONS = ("state", "image", "state+image", "all", "goal")
 
 
 class Everything(TypedDict):
@@ -17,14 +17,25 @@ class Everything(TypedDict):
     instruction: tuple[str, ...]  # N of them
 
 
-Obs = Tensor | Everything
+Named = dict[str, Tensor]  # of the kinds "state+image" and "goal": tensors [N, ...]
+Obs = Tensor | Named | Everything
+
+
+def has_words(obs: Obs) -> TypeGuard[Everything]:
+    """Whether the observation is of the kind "all"."""
+    return isinstance(obs, dict) and "instruction" in obs
+
+
+def tensors(obs: Named | Everything) -> Named:
+    """The tensors of an observation of several parts, under their names."""
+    return {name: x for name, x in obs.items() if isinstance(x, Tensor)}
 
 
 def as_tensor(obs: Obs) -> Tensor:
     """The observation of an environment of the kind "state" or "image".
 
     Raises:
-        ValueError: the environment observes "all".
+        ValueError: the environment observes several things.
     """
     if not isinstance(obs, Tensor):
         raise ValueError('this policy sees one tensor: use obs="state" or obs="image".')
@@ -35,9 +46,9 @@ def as_everything(obs: Obs) -> Everything:
     """The observation of an environment of the kind "all".
 
     Raises:
-        ValueError: the environment observes "state" or "image".
+        ValueError: the environment observes something else.
     """
-    if isinstance(obs, Tensor):
+    if not has_words(obs):
         raise ValueError('this policy sees state, image and instruction: use obs="all".')
     return obs
 
@@ -46,11 +57,12 @@ def replaced(obs: Obs, robots: Tensor, rows: Obs) -> Obs:
     """A copy of `obs` in which the rows `robots` are `rows`, an observation of the same kind."""
     if isinstance(obs, Tensor):
         return obs.index_copy(0, robots, as_tensor(rows))
-    rows, words = as_everything(rows), list(obs["instruction"])
-    for robot, row in zip(robots.tolist(), rows["instruction"], strict=True):
+    assert not isinstance(rows, Tensor)
+    new = tensors(rows)
+    parts = {name: x.index_copy(0, robots, new[name]) for name, x in tensors(obs).items()}
+    if not has_words(obs):
+        return parts
+    words = list(obs["instruction"])
+    for robot, row in zip(robots.tolist(), as_everything(rows)["instruction"], strict=True):
         words[robot] = row
-    return {
-        "state": obs["state"].index_copy(0, robots, rows["state"]),
-        "image": obs["image"].index_copy(0, robots, rows["image"]),
-        "instruction": tuple(words),
-    }
+    return {"state": parts["state"], "image": parts["image"], "instruction": tuple(words)}

@@ -1,20 +1,31 @@
-"""The oracle reward of each task: potential-based, so that it cannot change what is optimal.
+"""The rewards of each task: success, and the oracle's hints on the way to it.
 
-With F = gamma * Phi(s') - Phi(s) and Phi = 0 in terminal states, the discounted sum of F along an
-episode that terminates is -Phi(s_0), whatever the robot did (Ng, Harada, Russell 1999). Where a
-time limit cuts it, gamma^T * Phi(s_T) is left over; a learner that bootstraps there accounts for
-it. The discount must be the task's. Phi is minus the scaled work that is left, so it guides
-exploration.
+The oracle reward is success plus F = Phi(s') - Phi(s), where Phi is minus the scaled distance that
+is left: progress is paid as it is made, and taken back when it is lost. Along an episode the hints
+add up to Phi(s_T) - Phi(s_0), whatever the robot did in between, so a detour earns nothing, and a
+robot that waits earns nothing in every step, whatever the discount of the learner.
+
+This is the potential-based form of Ng, Harada and Russell (1999) for a discount of 1. Theirs has
+gamma * Phi(s') and keeps the best policies exactly as they are for a learner with that gamma; but
+with Phi below 0 it pays (gamma - 1) * Phi(s) to a robot that waits, and learners of other discounts
+collect that instead of succeeding. For a learner with a discount below 1 the form here is theirs
+plus (1 - gamma) * Phi(s'): a small price, in each step, of the distance that is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
+from .._validate import one_of
 from .contact import distance
-from .tasks import GRASP_RADIUS
+from .tasks import GRASP_RADIUS, REACH_RADIUS
 from .world import World
+
+REWARDS = ("sparse", "oracle")
+RewardFn = Callable[[Mapping[str, Tensor]], Tensor]
 
 _SCALE = 0.5  # potential per table unit of distance
 _STAGE = 0.3  # extra distance charged for a stage (press, grasp) that is still to come
@@ -22,21 +33,19 @@ _FAR = 3.0  # more than any way to a disc, so that finishing one disc always rai
 
 
 def potential(world: World) -> Tensor:
-    """Phi [N] of the state of each robot: minus the scaled distance that is left to go."""
+    """Phi [N] of the state of each robot: minus the scaled distance that is left, 0 in success."""
     if world.targets:
-        left = _left_to_place(world)
-    elif world.task.obstacle:
+        return -_SCALE * _left_to_place(world)
+    left = distance(world.gripper, world.zones[:, 0])
+    arrived = left < REACH_RADIUS
+    if world.task.obstacle:
         left = _left_around(world, world.task.obstacle.radius)
-    else:
-        left = distance(world.gripper, world.zones[:, 0])
-    return -_SCALE * left
+    return torch.where(arrived, 0.0, -_SCALE * left)
 
 
-def shaped_reward(
-    success: Tensor, terminated: Tensor, before: Tensor, after: Tensor, gamma: float
-) -> Tensor:
-    """The oracle reward [N]: sparse success plus gamma * Phi(s') - Phi(s), Phi(terminal) = 0."""
-    return success + gamma * torch.where(terminated, 0.0, after) - before
+def shaped_reward(success: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """The oracle reward [N]: success plus Phi(s') - Phi(s)."""
+    return success + after - before
 
 
 def _left_to_place(world: World) -> Tensor:
@@ -71,3 +80,54 @@ def _left_around(world: World, radius: float) -> Tensor:
     arc = angle - torch.acos(r / a_len) - torch.acos(r / b_len)
     tangents = torch.sqrt(a_len**2 - r**2) + torch.sqrt(b_len**2 - r**2)
     return torch.where(arc > 0, tangents + r * arc, distance(a, b))
+
+
+# Rewards written by others
+
+
+def fields(world: World, action: Tensor) -> dict[str, Tensor]:
+    """The named quantities that a reward function may read, each [N] or [N, 2] or [N, 3]."""
+    named = {"action": action}
+    named["gripper"] = world.gripper.T.contiguous()  # norms of strided rows are 3 times slower
+    named["closed"] = world.closed
+    named["holding"] = world.held.amax(0) if world.num_objects else torch.zeros_like(world.closed)
+    for name, things in (("object", world.objects), ("zone", world.zones)):
+        count = things.shape[1]
+        for i in range(count):
+            named[name if count == 1 else f"{name}_{i}"] = things[:, i].T.contiguous()
+    if world.task.button:
+        named |= {"button": world.button.T.contiguous(), "pressed": world.pressed}
+    if world.disc:
+        named["obstacle" if world.task.obstacle else "hazard"] = world.disc_center.T
+    return named
+
+
+def checked(reward: object, robots: int, name: str = "reward") -> Tensor:
+    """What a reward function returned, in float32.
+
+    Raises:
+        ValueError: it is no tensor [robots].
+    """
+    if not isinstance(reward, Tensor) or reward.shape != (robots,):
+        shape = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
+        raise ValueError(f"the {name} must be a tensor [{robots}], not {shape}.")
+    return reward.to(torch.float32)
+
+
+def reward_per_arm(rewards: Mapping[str, str | RewardFn]) -> str | RewardFn:
+    """One reward for all robots of an environment, whose arms are equal blocks of its robots."""
+    for each in rewards.values():
+        if not callable(each):
+            one_of(each, REWARDS, "reward")
+    if len(rewards) == 1:
+        return next(iter(rewards.values()))
+
+    def reward(fields: Mapping[str, Tensor]) -> Tensor:
+        robots, parts = len(fields["success"]) // len(rewards), []
+        for i, (arm, each) in enumerate(rewards.items()):
+            own = {name: x[i * robots : (i + 1) * robots] for name, x in fields.items()}
+            part = each(own) if callable(each) else own[each]
+            parts.append(checked(part, robots, f"reward {arm!r}"))
+        return torch.cat(parts)
+
+    return reward

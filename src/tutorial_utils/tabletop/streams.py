@@ -8,6 +8,11 @@ finaliser of SplitMix64 (Steele, Lea, Flood 2014) on int64 tensors, on any devic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import index
+from typing import SupportsIndex
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,19 +52,40 @@ def normal(key: Tensor, counters: Tensor) -> Tensor:
     return radius * torch.cos(2 * torch.pi * uniform(key, 2 * counters + 1))
 
 
-def robot_keys(seed: int | Tensor, num_robots: int, device: torch.device) -> Tensor:
-    """One key per robot: derived from an int seed, or the given int64 [N] seeds themselves.
+Seeds = int | Tensor | np.ndarray | Sequence[int | None]
+
+
+def robot_keys(seed: Seeds, num_robots: int, device: torch.device) -> Tensor:
+    """One key per robot, int64 [N].
+
+    Args:
+        seed: an int for all robots, from which each derives its own key; or one seed per robot in a
+            list or array, each as a single environment takes it (None draws one); or the keys
+            themselves, a tensor.
+        num_robots: N.
+        device: where the keys go.
 
     Raises:
-        ValueError: a negative seed, or not one seed per robot.
+        ValueError: a negative seed, one that is no whole number, or not one per robot.
     """
-    if isinstance(seed, Tensor):
-        if seed.shape != (num_robots,):
-            raise ValueError(
-                f"seeds must have shape ({num_robots},), not {tuple(seed.shape)}: one per robot."
-            )
-        return seed.to(device, torch.int64)
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}.")
     robots = torch.arange(num_robots, device=device)
-    return mix(torch.full((num_robots,), seed, dtype=torch.int64, device=device), robots)
+    if isinstance(seed, SupportsIndex) and not isinstance(seed, Tensor | np.ndarray):
+        if index(seed) < 0:
+            raise ValueError(f"seed must be 0 or more, not {seed}.")
+        return mix(torch.full_like(robots, index(seed)), robots)
+    if not isinstance(seed, Tensor):
+        each = [np.random.SeedSequence().generate_state(1)[0] if s is None else s for s in seed]
+        if not all(isinstance(s, SupportsIndex) and index(s) >= 0 for s in each):
+            raise ValueError(f"seeds must be whole numbers of 0 or more, not {seed!r}.")
+        return mix(_one_each(torch.tensor([index(s) for s in each]), robots), 0)
+    if seed.is_floating_point():
+        raise ValueError(f"seeds must be whole numbers, not {seed.dtype}.")
+    return _one_each(seed, robots)
+
+
+def _one_each(seeds: Tensor, robots: Tensor) -> Tensor:
+    if seeds.shape != robots.shape:
+        raise ValueError(
+            f"seeds must have shape ({len(robots)},), not {tuple(seeds.shape)}: one per robot."
+        )
+    return seeds.to(robots.device, torch.int64)

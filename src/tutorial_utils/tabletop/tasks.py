@@ -51,7 +51,7 @@ class Task:
     obstacle: Disc | None = None
     hazard: Disc | None = None
     max_step: float = 0.12  # table units per step and axis at a full action
-    gamma: float = 0.98  # discount of the task, used by the potential-based reward
+    gamma: float = 0.98  # discount of the task, a learner's default
     gripper_area: Box = (-0.85, 0.85, -0.85, 0.85)
     mirrored_start: bool = False  # the gripper's x is mirrored on half of the episodes
     object_area: Box = (-0.8, 0.8, -0.8, 0.8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -10,42 +9,55 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from .._validate import one_of, positive_int
+from . import goals
 from .observations import OBSERVATIONS, Obs, replaced
 from .rendering import render
-from .rewards import potential, shaped_reward
+from .rewards import REWARDS, RewardFn, checked, fields, potential, shaped_reward
 from .sentences import CHARACTERS, MAX_LENGTH, instructions
-from .streams import mix, robot_keys
+from .streams import Seeds, mix, robot_keys
 from .tasks import Shift, Task, get_task
 from .world import World
 
-REWARDS = ("sparse", "oracle")
 IMAGE_SIZES = (32, 64)
+AUTORESET = ("same_step", "next_step")
 
-RewardFn = Callable[[Mapping[str, Tensor]], Tensor]
+Info = dict[str, Any]
 
 
 class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
-    """A batch of robots with same-step autoreset.
+    """A batch of robots that start their next episode by themselves.
 
     Args:
         task: name, Gymnasium id or `Task`.
         num_envs: number of robots N.
-        obs: "state" (float32 [N, D]), "image" (uint8 [N, size, size, 3]) or "all" (a dict of both
-            and the instructions).
-        reward: "sparse" (1 on success), "oracle" (potential-based, see `rewards`) or a function of
-            `fields()` that returns float [N].
-        size: side of the images in pixels, 32 or 64.
+        obs: "state" (float32 [N, D]), "image" (uint8 [N, size, size, 3]), "state+image" (a dict of
+            both), "all" (with the instructions too) or "goal" (observation, achieved_goal and
+            desired_goal, see `goals`; episodes then go on after success).
+        reward: "sparse" (1 on success), "oracle" (success plus the progress of the step, which suits
+            learners of any discount; see `rewards`) or a function of the named quantities in
+            `rewards.fields` that returns float [N].
+        size: side of the images in pixels, 32 or 64; 32 is too small for the convolutions that
+            Stable-Baselines3's CnnPolicy and other Atari networks begin with.
         distractors: discs and zones of other colours that the task does not use.
         shift: differences between training and test.
         device: where the tensors live.
+        max_episode_steps: when episodes are truncated, by default at the task's horizon.
+        terminate_on_success: whether success ends an episode. If not, each step in which the task
+            is solved is rewarded. By default it does, except where `obs` is "goal".
+        autoreset_mode: "same_step" or "next_step", as Gymnasium defines them.
 
     `step` returns (obs, reward [N], terminated [N], truncated [N], info). `info` holds "success",
-    "failure" (bool [N]), "cost" (float [N]) and "final_obs": the observation that the action led
-    to, before any reset, valid in every row.
+    its other name "is_success", "failure" (bool [N]) and "cost" (float [N]). With "same_step" it
+    also holds "final_obs", the observation that the action led to, before any reset, valid in every
+    row, and what Gymnasium adds where an episode ended: "_final_obs", "final_info", "_final_info".
+
+    Everything is torch. `gymnasium.wrappers.vector.ArrayConversion(envs, env_xp=torch,
+    target_xp=numpy)` is the same batch for clients that want numpy.
     """
 
     def __init__(
@@ -59,6 +71,9 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         shift: Shift | None = None,
         device: str | torch.device = "cpu",
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        terminate_on_success: bool | None = None,
+        autoreset_mode: str | AutoresetMode = "same_step",
     ) -> None:
         self.task = get_task(task)
         self.obs_kind = one_of(obs, OBSERVATIONS, "obs")
@@ -70,12 +85,8 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         self.reward: str | RewardFn = reward
         self.size, self.device = size, torch.device(device)
         self.world = World(self.task, num_envs, device, shift, distractors)
-        self.metadata = {
-            "autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP,
-            "render_modes": ["rgb_array"],
-            "render_fps": 10,
-        }
-        self.render_mode = render_mode
+        self._set_clock(max_episode_steps, terminate_on_success, autoreset_mode)
+        self._set_render_mode(render_mode)
         self.single_observation_space = self._space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -84,27 +95,58 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         self.started = False  # whether `reset` has been called
         self._keys = torch.zeros_like(self._everyone)  # one stream per robot
         self._number = torch.zeros_like(self._everyone)  # episodes started, per robot
+        self._over = torch.zeros_like(self._everyone, dtype=torch.bool)  # robots to start next step
         self._before = torch.zeros(num_envs, device=self.device)  # potential before the action
         self._instructions = [""] * num_envs
 
+    def _set_clock(
+        self,
+        max_episode_steps: int | None,
+        terminate_on_success: bool | None,
+        autoreset_mode: str | AutoresetMode,
+    ) -> None:
+        """What ends an episode and what starts the next one."""
+        steps = self.task.horizon if max_episode_steps is None else max_episode_steps
+        self.max_episode_steps = positive_int(steps, "max_episode_steps")
+        ends = self.obs_kind != "goal" if terminate_on_success is None else terminate_on_success
+        self.terminate_on_success = bool(ends)
+        mode = str(getattr(autoreset_mode, "name", autoreset_mode)).lower()
+        one_of(mode, AUTORESET, "autoreset_mode")
+        self.autoreset_mode = AutoresetMode[mode.upper()]
+        self.metadata = {"autoreset_mode": self.autoreset_mode}
+
+    def _set_render_mode(self, mode: str | None) -> None:
+        if mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', not {mode!r}.")
+        self.render_mode = mode
+        self.metadata |= {"render_modes": ["rgb_array"], "render_fps": 10}
+
     def _space(self) -> spaces.Space[Any]:
+        if self.obs_kind == "goal":
+            return goals.space(self.world)
         state = spaces.Box(-1.0, 1.0, (len(self.world.state),), np.float32)
         image = spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
         words = spaces.Text(MAX_LENGTH, charset=CHARACTERS)
         if self.obs_kind == "all":
             return spaces.Dict({"state": state, "image": image, "instruction": words})
+        if self.obs_kind == "state+image":
+            return spaces.Dict({"state": state, "image": image})
         return state if self.obs_kind == "state" else image
 
     # ---------------------------------------------------------------- Gymnasium
 
     def reset(
-        self, *, seed: int | Tensor | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Obs, dict[str, Any]]:
+        self,
+        *,
+        seed: Seeds | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Obs, Info]:
         """Start a new episode for every robot.
 
         Args:
-            seed: an int (0 or more) for all robots, or an int64 tensor [N] of stream keys, one per
-                robot; robots with equal keys start equal episodes. None goes on with new episodes.
+            seed: an int (0 or more) for all robots, a list or array of one seed per robot, or an
+                int64 tensor [N] of stream keys, see `robot_keys`; robots with equal keys start
+                equal episodes. None goes on with new episodes.
             options: {"stagger": True} spreads the robots over the length of an episode, so that
                 time limits do not fall on the same step; it shortens the first episodes.
         """
@@ -115,52 +157,82 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
             self._number.zero_()
             self.started = True
         self._start(self._everyone)
+        self._over.zero_()
         if options and options.get("stagger"):
             spread = mix(self.world.episode, 3000) & 0x7FFFFFFF
-            self.world.elapsed.copy_(spread % self.task.horizon)
-        return self.observe(), {}
+            self.world.elapsed.copy_(spread % self.max_episode_steps)
+        return self.observe(), self._facts()
 
-    def step(self, actions: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step(self, actions: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Info]:
         """Act with `actions` [N, 3]; robots whose episode ended start the next one."""
         reward, terminated, truncated, info = self.advance(actions)
-        done = (terminated | truncated).nonzero().squeeze(1)
-        if not len(done):
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            return self._next_step(reward, terminated, truncated, info)
+        done = terminated | truncated
+        robots = done.nonzero().squeeze(1)
+        if not len(robots):
             obs = info["final_obs"] = self.observe()
             return obs, reward, terminated, truncated, info
-        last = self.observe(done)
-        self._start(done)
+        last = self.observe(robots)
+        final = info | {f"_{name}": done for name in info}
+        self._start(robots)
         obs = self.observe()
-        info["final_obs"] = replaced(obs, done, last)
+        info |= {"final_obs": replaced(obs, robots, last), "_final_obs": done}
+        info |= {"final_info": final, "_final_info": done}
         return obs, reward, terminated, truncated, info
+
+    def _next_step(
+        self, reward: Tensor, terminated: Tensor, truncated: Tensor, info: Info
+    ) -> tuple[Obs, Tensor, Tensor, Tensor, Info]:
+        """Robots whose episode ended in the step before start the next one and did not act."""
+        over = self._over
+        if over.any():
+            self._start(over.nonzero().squeeze(1))
+            reward = reward.masked_fill(over, 0.0)
+            terminated, truncated = terminated & ~over, truncated & ~over
+            info = {name: x.masked_fill(over, 0) for name, x in info.items()}
+        self._over = terminated | truncated
+        return self.observe(), reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One RGB frame of 256 px per robot."""
         return tuple(render(self.world, 256).cpu().numpy()) if self.render_mode else None
 
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        """The sparse reward of any goals [..., G]: float32 [...]. See `goals`."""
+        return goals.compute_reward(self.task, self.reward, achieved_goal, desired_goal)
+
     # ---------------------------------------------------------------- one step without a reset
 
-    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Info]:
         """One step of all robots without autoreset: reward, terminated, truncated, info."""
         if not self.started:
             raise ResetNeeded("call reset() before step().")
-        self.action = self._checked(actions)
+        action = self._checked(actions)
         world = self.world
-        world.step(self.action)
-        success, failure = world.success(), world.failure()
-        terminated = success | failure
-        truncated = (world.elapsed >= self.task.horizon) & ~terminated
-        info = {"success": success, "failure": failure, "cost": world.cost()}
+        world.step(action)
+        info = self._facts()
+        success, failure = info["success"], info["failure"]
+        terminated = success | failure if self.terminate_on_success else failure
+        truncated = (world.elapsed >= self.max_episode_steps) & ~terminated
         reward = success.float()
         if self.reward != "sparse":
             after = potential(world)
-            oracle = shaped_reward(reward, terminated, self._before, after, self.task.gamma)
+            oracle = shaped_reward(reward, self._before, after)
             self._before = after
             if callable(self.reward):
-                known = {"sparse": reward, "oracle": oracle}
-                reward = self._generated(self.reward, self.fields() | info | known)
+                known = fields(world, action) | {"sparse": reward, "oracle": oracle}
+                known |= {name: info[name] for name in ("success", "failure", "cost")}
+                reward = checked(self.reward(known), self.num_envs)
             else:
                 reward = oracle
         return reward, terminated, truncated, info
+
+    def _facts(self) -> Info:
+        """What `info` says about the state of each robot."""
+        success = self.world.success()
+        facts = {"success": success, "is_success": success}
+        return facts | {"failure": self.world.failure(), "cost": self.world.cost()}
 
     def _checked(self, actions: object) -> Tensor:
         """The actions as a float32 tensor [N, 3] on the device.
@@ -178,13 +250,6 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
             raise ValueError("actions must be finite: at least one is NaN or infinite.")
         return actions
 
-    def _generated(self, function: RewardFn, fields: Mapping[str, Tensor]) -> Tensor:
-        reward = function(fields)
-        if not isinstance(reward, Tensor) or reward.shape != (self.num_envs,):
-            shape = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
-            raise ValueError(f"the reward must be a tensor [{self.num_envs}], not {shape}.")
-        return reward.to(torch.float32)
-
     def _start(self, robots: Tensor) -> None:
         episode = mix(self._keys[robots], self._number[robots])
         self._number[robots] += 1
@@ -199,51 +264,17 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
 
     def observe(self, robots: Tensor | None = None) -> Obs:
         """The observation of the robots with indices `robots` (all by default)."""
+        if self.obs_kind == "goal":
+            return goals.observe(self.world, robots)
         if self.obs_kind == "image":
             return render(self.world, self.size, robots)
         state = self.world.state if robots is None else self.world.state[:, robots]
         state = state.T.clone(memory_format=torch.contiguous_format)  # [M, D]
         if self.obs_kind == "state":
             return state
+        image = render(self.world, self.size, robots)
+        if self.obs_kind == "state+image":
+            return {"state": state, "image": image}
         everyone = range(self.num_envs) if robots is None else robots.tolist()
         words = tuple(self._instructions[robot] for robot in everyone)
-        image = render(self.world, self.size, robots)
         return {"state": state, "image": image, "instruction": words}
-
-    def fields(self) -> dict[str, Tensor]:
-        """The named quantities that a reward function may read, each [N] or [N, 2] or [N, 3]."""
-        w, fields = self.world, {"action": self.action}
-        fields["gripper"] = w.gripper.T.contiguous()  # norms of strided rows are 3 times slower
-        fields["closed"] = w.closed
-        fields["holding"] = w.held.amax(0) if w.num_objects else torch.zeros_like(w.closed)
-        for name, things in (("object", w.objects), ("zone", w.zones)):
-            count = things.shape[1]
-            for i in range(count):
-                fields[name if count == 1 else f"{name}_{i}"] = things[:, i].T.contiguous()
-        if self.task.button:
-            fields |= {"button": w.button.T.contiguous(), "pressed": w.pressed}
-        if w.disc:
-            fields["obstacle" if self.task.obstacle else "hazard"] = w.disc_center.T
-        return fields
-
-
-def reward_per_arm(rewards: Mapping[str, str | RewardFn]) -> str | RewardFn:
-    """One reward for all robots of an environment, whose arms are equal blocks of its robots."""
-    for each in rewards.values():
-        if not callable(each):
-            one_of(each, REWARDS, "reward")
-    if len(rewards) == 1:
-        return next(iter(rewards.values()))
-
-    def reward(fields: Mapping[str, Tensor]) -> Tensor:
-        robots, parts = len(fields["success"]) // len(rewards), []
-        for i, (arm, each) in enumerate(rewards.items()):
-            own = {name: x[i * robots : (i + 1) * robots] for name, x in fields.items()}
-            part = each(own) if callable(each) else own[each]
-            if not isinstance(part, Tensor) or part.shape != (robots,):
-                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(f"the reward {arm!r} must be a tensor [{robots}], not {shape}.")
-            parts.append(part)
-        return torch.cat(parts)
-
-    return reward

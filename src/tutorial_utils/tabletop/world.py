@@ -12,6 +12,7 @@ would push a disc off the table, into a wall or into another disc does not happe
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from .._validate import positive_int
 from .colors import draw
 from .contact import distance, push
+from .places import free_places
 from .streams import mix, uniform
 from .tasks import (
     BUTTON_RADIUS,
@@ -80,7 +82,7 @@ class World:
 
     def _layout(self) -> None:
         """Allocate `state` [D, N] and name its rows; the order is the order of observations."""
-        k, z, n = self.num_objects, self.num_zones, self.num_envs
+        k, z = self.num_objects, self.num_zones
         sizes = {"gripper": 2, "closed": 1, "held": k, "object": 2 * k, "zone": 2 * z}
         if self.task.button:
             sizes |= {"button": 2, "pressed": 1}
@@ -89,7 +91,12 @@ class World:
             sizes |= {"disc": 2}
         ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
         self.rows = {name: slice(e - sizes[name], e) for name, e in zip(sizes, ends, strict=True)}
-        self.state = torch.zeros(ends[-1], n, device=self.device)
+        self.state = torch.zeros(ends[-1], self.num_envs, device=self.device)
+        self._name_rows()
+
+    def _name_rows(self) -> None:
+        """The views of `state` under their names."""
+        k, z, n = self.num_objects, self.num_zones, self.num_envs
         view = {name: self.state[rows] for name, rows in self.rows.items()}
         none = self.state[:0]
         self.gripper = view["gripper"]  # [2, N]
@@ -101,12 +108,17 @@ class World:
         self.pressed = view["pressed"][0] if self.task.button else torch.zeros_like(self.closed)
         self.disc_center = view.get("disc", none)  # [2, N], obstacle or hazard; without one [0, N]
 
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        """A pickled world has its views apart from its state: make them anew."""
+        self.__dict__ |= attributes
+        self._name_rows()
+
     # ---------------------------------------------------------------- the start of an episode
 
     def reset(self, robots: Tensor, episode: Tensor) -> None:
         """Start the episodes with keys `episode` [M] for the robots with indices `robots` [M]."""
         start = torch.zeros(len(self.state), len(robots), device=self.device)  # [D, M]
-        places = self._places(episode)  # [2, E, M]
+        places = free_places(self._low, self._span, episode, _SPACING)  # [2, E, M]
         k, z = self.num_objects, self.num_zones
         start[self.rows["gripper"]] = places[:, 0]
         start[self.rows["object"]] = places[:, 1 : 1 + k].flatten(0, 1)
@@ -122,27 +134,10 @@ class World:
         if self.task.mirrored_start:
             start[0] *= torch.where(draws[2] < 0.5, -1.0, 1.0)
         self.state[:, robots] = start
+        self.previous[:, robots] = start[self.rows["gripper"]]
         self.episode[robots] = episode
         self.elapsed[robots] = 0
         self._colorless[robots] = True
-
-    def _places(self, episode: Tensor) -> Tensor:
-        """Random places [2, E, M], redrawn for the robots whose things are too close together."""
-        things = self._low.shape[1]
-        places = torch.empty(2, things, len(episode), device=self.device)
-        todo = torch.arange(len(episode), device=self.device)
-        for attempt in range(250):
-            counters = self._draws[1 + 4 * attempt : 5 + 4 * attempt, None]  # four tries at a time
-            draws = uniform(mix(episode[todo], counters).flatten(), self._draws[: 2 * things])
-            tried = self._low + self._span * draws.view(2, things, 4, -1)  # [2, E, 4, M]
-            near = distance(tried[:, :, None], tried[:, None]) < _SPACING  # [E, E, 4, M]
-            free = near.sum((0, 1)) == things  # [4, M]; each thing is near itself
-            first = free.int().argmax(0).expand(2, things, 1, -1)
-            places[:, :, todo] = tried.gather(2, first).squeeze(2)
-            todo = todo[~free.any(0)]
-            if not len(todo):
-                return places
-        raise RuntimeError(f"{self.task.name}: no room on the table; use fewer distractors.")
 
     # ---------------------------------------------------------------- its colours
 
@@ -177,7 +172,7 @@ class World:
         self.elapsed += 1
         if self.num_objects:
             new, closing = self._handle(old, new, closing)
-        self.previous = old
+        self.previous.copy_(old)
         self.gripper.copy_(new)
         self.closed.copy_(closing)
         if self.task.button:
