@@ -75,8 +75,8 @@ class TabletopEnv(gymnasium.Env[Seen, np.ndarray]):
 
 
 def _facts(info: Info) -> Info:
-    """Row 0 of `info`, in Python's own numbers."""
-    return {name: value.item() for name, value in info.items()}
+    """Row 0 of `info`, in arrays without a dimension: what every client can stack."""
+    return {name: value[0].cpu().numpy() for name, value in info.items()}
 
 
 def _first(obs: Obs) -> Seen:
