@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
+import gymnasium
 import minari
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from minari import EpisodeData
 from minari.namespace import list_local_namespaces
 from minari.storage import get_dataset_path
 
@@ -34,6 +41,7 @@ from tutorial_utils.tabletop.demonstrations import (
     transitions,
     write_dataset,
 )
+from tutorial_utils.tabletop.observations import OBSERVATIONS
 
 ID = "tabletop/pickplace/expert-v0"
 EXPERT = Expert(noise=0.3, success=0.7)
@@ -65,7 +73,7 @@ def equal(a: np.ndarray | list, b: np.ndarray | list) -> bool:
     return a.dtype == b.dtype and np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("kind", ["state", "image", "all"])
+@pytest.mark.parametrize("kind", OBSERVATIONS)
 def test_what_is_written_comes_back_to_the_bit(kind):
     buffers = collect(EXPERT, "PickPlace", EPISODES, seed=3, obs=kind)
     write_dataset(ID, "PickPlace", EXPERT, EPISODES, seed=3, obs=kind)
@@ -82,8 +90,8 @@ def test_what_is_written_comes_back_to_the_bit(kind):
             (buffer.infos["cost"], episode.infos["cost"]),
         ):
             assert equal(mine, theirs)
-        if kind == "all":
-            assert set(buffer.observations) == {"state", "image", "instruction"}
+        if isinstance(buffer.observations, dict):
+            assert set(buffer.observations) == set(dataset.observation_space.spaces)
             for part, mine in buffer.observations.items():
                 assert equal(mine, episode.observations[part])
         else:
@@ -167,6 +175,128 @@ def test_writing_says_nothing(capfd):
         write_dataset(ID, "PickPlace", EXPERT, 2, 0)
         write_dataset(ID, "PickPlace", EXPERT, 2, 0)
     assert capfd.readouterr() == ("", "")
+
+
+# The environment of a dataset
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"obs": "image", "size": 64},
+        {"obs": "all", "distractors": 2, "reward": "oracle", "device": "cpu"},
+    ],
+    ids=lambda options: options.get("obs", "state"),
+)
+def test_episodes_replay_in_the_recovered_environment(options):
+    dataset = write_dataset(ID, "PickPlace", EXPERT, 3, 0, **options)
+    env = dataset.recover_environment()
+    assert env.observation_space == dataset.observation_space
+    assert env.action_space == dataset.action_space
+    made = {name: value for name, value in options.items() if name != "device"}
+    assert env.spec == gymnasium.make("Tabletop/PickPlace-v0", **made).spec
+    assert dataset.env_spec.kwargs == {"task": "PickPlace", **made}
+    assert "no_env_spec" not in dataset.storage.metadata
+    facts = dataset.storage.get_episode_metadata(range(3))
+    for episode, fact in zip(dataset, facts, strict=True):
+        env.reset(seed=0)
+        env.unwrapped.batch.reset(seed=torch.tensor([fact["seed"]]))
+        steps = [env.step(action) for action in episode.actions]
+        assert [step[1] for step in steps] == episode.rewards.tolist()
+        seen, kept = steps[-1][0], episode.observations
+        if isinstance(seen, np.ndarray):
+            seen, kept = {"": seen}, {"": kept}
+        assert all(np.array_equal(seen[part], kept[part][-1]) for part in seen)
+
+
+def test_an_environment_is_recovered_by_who_imports_minari_alone():
+    write_dataset(ID, "Sort", Expert(), 1, 0)
+    code = f"import minari; print(minari.load_dataset({ID!r}).recover_environment())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Tabletop/Sort-v0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "word"),
+    [
+        ("Reach", {"shift": Shift(wind=(0.05, 0.0))}, "shift"),
+        ("Reach", {"reward": lambda fields: fields["success"]}, "reward"),
+        (replace(get_task("Reach"), horizon=9), {}, "Reach"),
+        (replace(get_task("Reach"), name="Near"), {}, "Near"),
+    ],
+    ids=["shift", "reward", "changed", "new"],
+)
+def test_a_dataset_names_no_environment_rather_than_another(task, options, word):
+    dataset = write_dataset(ID, task, Expert(), 2, 0, **options)
+    assert dataset.env_spec is None
+    assert word in dataset.storage.metadata["no_env_spec"]
+
+
+def test_minari_combines_what_fits_and_nothing_else():
+    def written(name, task, seed, **options):
+        return write_dataset(f"{name}-v0", task, Expert(), 2, seed, **options)
+
+    first, second = (written(f"seed-{seed}", "PickPlace", seed) for seed in (0, 1))
+    both = minari.combine_datasets([first, second], "both-v0")
+    assert both.recover_environment().spec == first.recover_environment().spec
+    assert [len(e) for e in both] == [len(e) for part in (first, second) for e in part]
+    others = {
+        "wider": written("wider", "Sort", 0),
+        "seen": written("seen", "PickPlace", 0, obs="image"),
+        "shifted": written("shifted", "PickPlace", 0, shift=Shift(gain=0.5)),
+    }
+    for name, other in others.items():
+        with pytest.raises(ValueError, match="env_spec"):
+            minari.combine_datasets([first, other], f"with-{name}-v0")
+
+
+@pytest.fixture
+def jax(monkeypatch):
+    """Minari's collector maps trees with jax (349 MB); torch's function does the same."""
+    if find_spec("jax") is None:
+        monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
+        monkeypatch.setitem(sys.modules, "jax.tree_util", torch.utils._pytree)
+
+
+def collected(kind, record_infos, episodes=3):
+    """A dataset of the id, as Minari's tutorial makes it, and the steps it should hold."""
+    env = gymnasium.make("Tabletop/PickPlace-v0", obs=kind)
+    env = minari.DataCollector(env, record_infos=record_infos, jpeg_encoding=False)
+    env.action_space.seed(0)
+    steps: list = []
+    for seed in range(episodes):
+        steps.append([env.reset(seed=seed)])
+        for _ in range(4):
+            action = env.action_space.sample()
+            steps[-1].append((action, *env.step(action)))
+    with warnings.catch_warnings(action="ignore"):  # asks for an e-mail and a link
+        return env.create_dataset("tabletop/collected-v0"), steps
+
+
+@pytest.mark.usefixtures("jax")
+@pytest.mark.parametrize("kind", OBSERVATIONS)
+def test_minaris_collector_makes_datasets(kind):
+    dataset, steps = collected(kind, record_infos=False)
+    assert dataset.recover_environment().observation_space == dataset.observation_space
+    for episode, ((first, _), *rest) in zip(dataset, steps, strict=True):
+        for t, seen in enumerate([first, *(step[1] for step in rest)]):
+            kept = episode.observations
+            for part in seen if isinstance(seen, dict) else ():
+                assert np.array_equal(kept[part][t], seen[part]), part
+            assert isinstance(seen, dict) or np.array_equal(kept[t], seen)
+        assert np.array_equal(episode.actions, [step[0] for step in rest])
+        assert episode.rewards.tolist() == [step[2] for step in rest]
+
+
+@pytest.mark.usefixtures("jax")
+def test_minaris_collector_keeps_the_infos():
+    dataset, steps = collected("state", record_infos=True)
+    for episode, (first, *rest) in zip(dataset, steps, strict=True):
+        infos = [first[1], *(step[-1] for step in rest)]
+        assert set(episode.infos) == set(infos[1])
+        for name, kept in episode.infos.items():
+            assert kept.tolist() == [info[name] for info in infos], name
 
 
 # Policies other than experts
@@ -444,6 +574,57 @@ def test_published_float64_sets_become_float32():
     data = transitions(dataset)
     assert data["obs"].dtype == data["action"].dtype == data["reward"].dtype == torch.float32
     assert data["terminated"].tolist() == [False, False, True]
+
+
+def episode(number, steps, observations):
+    """An episode whose observations, actions and rewards tell their own place in it."""
+    seen = 100.0 * number + np.arange(observations)[:, None]
+    act = 100.0 * number + np.arange(steps)[:, None]
+    ends = np.arange(steps) == steps - 1
+    return EpisodeData(number, seen, act, act[:, 0], ends, np.zeros(steps, bool), {})
+
+
+def test_episodes_without_a_last_observation_lose_a_step_and_nothing_shifts():
+    episodes = [episode(0, 4, 4), episode(1, 3, 4), episode(2, 5, 5)]
+    with pytest.warns(UserWarning, match="2 of 3 episodes") as warned:
+        data = transitions(episodes)
+    assert len(warned) == 1
+    assert "\n" not in str(warned[0].message)
+    assert data["obs"][:, 0].tolist() == [0, 1, 2, 100, 101, 102, 200, 201, 202, 203]
+    assert torch.equal(data["next_obs"], data["obs"] + 1)
+    assert torch.equal(data["action"], data["obs"])
+    assert torch.equal(data["reward"], data["obs"][:, 0])
+    assert data["episode"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+    assert data["terminated"].nonzero().tolist() == [[5]]
+    with pytest.warns(UserWarning, match="2 of 3 episodes"):
+        cut = chunks(episodes, 2)
+    assert torch.equal(cut["next_obs"][:, 0], cut["obs"][:, 0] + cut["steps"])
+    assert torch.equal(cut["chunk"][:, 0], cut["obs"])
+
+
+def test_whole_episodes_warn_of_nothing():
+    with warnings.catch_warnings(action="error"):
+        assert len(transitions([episode(0, 3, 4), episode(1, 1, 2)])["obs"]) == 4
+
+
+@pytest.mark.parametrize("observations", [1, 2, 5, 6])
+@pytest.mark.parametrize("read", [transitions, lambda e: chunks(e, 2)], ids=["steps", "chunks"])
+def test_episodes_of_other_lengths_are_refused(read, observations):
+    with pytest.raises(ValueError, match="observations") as error:
+        read([episode(0, 3, 4), episode(7, 3, observations)])
+    one_line(error, "episode 7", f"{observations} observations", "3 rewards")
+    short = replace(episode(7, 3, 4), actions=np.zeros((2, 1)))
+    with pytest.raises(ValueError, match="observations") as error:
+        read([short])
+    one_line(error, "episode 7", "2 actions")
+
+
+@pytest.mark.parametrize("read", [transitions, lambda e: chunks(e, 2)], ids=["steps", "chunks"])
+def test_no_episodes(read):
+    dataset = write_dataset(ID, "Reach", Expert(), 2, 0)
+    with pytest.raises(ValueError, match="no episodes") as error:
+        read(dataset.filter_episodes(lambda episode: False))
+    one_line(error)
 
 
 def test_a_task_of_ones_own():

@@ -10,25 +10,29 @@ import tempfile
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import gymnasium
 import minari
 import torch
+from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.storage import get_dataset_path
 from torch import Tensor
 
-from .._validate import one_of, positive_int
+from .._validate import positive_int
 from .acting import Policy, act
+from .episodes import chunks, transitions
 from .observations import Obs
 from .sentences import instructions
 from .streams import robot_keys
-from .tasks import Task, get_task
+from .tasks import TASKS, Task, get_task
 from .vector_env import TabletopVectorEnv
+
+__all__ = ["chunks", "collect", "load_dataset", "transitions", "write_dataset"]
 
 _PATIENCE = 5.0  # seconds to wait for the server of published datasets
 
@@ -81,7 +85,9 @@ def _cut(
     arrays, buffers = [x.cpu().numpy() for x in data], []
     for i, t in enumerate(length):
         own: Any = {name: x[i, : t + 1] for name, x in obs.items()}
-        own = own[""] if "" in own else own | {"instruction": [words[i]] * (t + 1)}
+        if "instruction" in named[0]:
+            own["instruction"] = [words[i]] * (t + 1)
+        own = own.get("", own)
         *basic, success, cost = (x[i, :t] for x in arrays)
         infos, options = {"success": success, "cost": cost}, {"instruction": words[i]}
         buffers.append(EpisodeBuffer(None, keys[i], options, own, *basic, infos))
@@ -100,10 +106,13 @@ def write_dataset(
     """Record demonstrations (see `collect`) into the local dataset `dataset_id`, replacing it.
 
     Its metadata tell the task, the expert and its measured success, the seed and the env_options.
+    `recover_environment()` makes the environment again, on the default device. Where that cannot be
+    (a task of one's own, a shift, a reward function), "no_env_spec" in the metadata says why.
     """
     data, task = _folder(dataset_id), get_task(task)
     buffers = collect(expert, task, episodes, seed, **env_options)
-    facts = _facts(task, expert, buffers, seed, env_options)
+    spec, problem = _spec(task, env_options)
+    facts = _facts(task, expert, buffers, seed, env_options) | problem
     env = TabletopVectorEnv(task, 1, **env_options)
     with (
         # Minari looks into every folder beside the one it writes: another writer's must be hidden.
@@ -114,6 +123,7 @@ def write_dataset(
         dataset = minari.create_dataset_from_buffers(
             dataset_id,
             buffers,
+            env=spec,
             observation_space=env.single_observation_space,
             action_space=env.single_action_space,
             algorithm_name=facts["expert"],
@@ -137,6 +147,21 @@ def _facts(
         "seed": int(seed),
         "env_options": {key: str(value) for key, value in options.items()},
     }
+
+
+def _spec(task: Task, options: dict[str, Any]) -> tuple[EnvSpec | None, dict[str, str]]:
+    """What `gymnasium.make` needs to make the environment again, or why no JSON can hold that."""
+    if TASKS.get(task.name) != task:
+        return None, {"no_env_spec": f"Gymnasium knows no task {task.name!r} like this one"}
+    # The machine that loads a dataset need not have the device of the one that wrote it.
+    options = {name: value for name, value in options.items() if name != "device"}
+    spec = gymnasium.make(task.env_id, **options).spec
+    with contextlib.suppress(TypeError, ValueError):  # not JSON
+        if spec is not None and EnvSpec.from_json(spec.to_json()) == spec:
+            return spec, {}
+    plain = (bool, int, float, str, type(None))
+    names = [name for name, value in options.items() if not isinstance(value, plain)]
+    return None, {"no_env_spec": f"JSON cannot hold the value of {', '.join(names)}"}
 
 
 def _name(policy: Policy) -> str:
@@ -208,57 +233,3 @@ def _download(dataset_id: str, data: Path) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def transitions(dataset: Iterable[minari.EpisodeData], part: str = "state") -> dict[str, Tensor]:
-    """All steps of all episodes, one after the other.
-
-    Args:
-        dataset: one of Minari, or some of its episodes.
-        part: of observations that are dicts; published sets often call it "observation".
-
-    Returns:
-        obs and next_obs [N, D], action [N, A], reward [N] in float32 (images stay uint8),
-        terminated and truncated, bool [N], episode, int64 [N].
-    """
-    rows = []
-    for i, e in enumerate(dataset):
-        obs = e.observations
-        obs = torch.as_tensor(obs[one_of(part, obs, "part")] if isinstance(obs, dict) else obs)
-        obs = obs if obs.dtype == torch.uint8 else obs.float()
-        numbers = (torch.as_tensor(x).float() for x in (e.actions, e.rewards))
-        flags = (torch.as_tensor(x).bool() for x in (e.terminations, e.truncations))
-        rows.append((obs[:-1], obs[1:], *numbers, *flags, torch.full((len(e),), i)))
-    names = ("obs", "next_obs", "action", "reward", "terminated", "truncated", "episode")
-    return {name: torch.cat(x) for name, x in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-def chunks(
-    dataset: Iterable[minari.EpisodeData], length: int, gamma: float = 1.0, part: str = "state"
-) -> dict[str, Tensor]:
-    """Every step of every episode with the `length` actions from there on.
-
-    None crosses the end of an episode: there the last action is repeated, `steps` says how many are
-    real, and the reward counts those alone.
-
-    Returns:
-        obs [N, D], chunk [N, length, A], reward [N] (discounted by gamma within the chunk),
-        next_obs [N, D] (after its real actions), terminated [N] (within the chunk), steps [N].
-    """
-    flat = transitions(dataset, part)
-    start = torch.arange(len(flat["episode"]))
-    last = torch.searchsorted(flat["episode"], flat["episode"], right=True) - 1  # of its episode
-    length = positive_int(length, "length")
-    at = torch.minimum(start[:, None] + torch.arange(length), last[:, None])  # [N, length]
-    steps = (last - start + 1).clamp_max(length)
-    real = torch.arange(length) < steps[:, None]
-    reward = flat["reward"][at] * real * gamma ** torch.arange(length)
-    end = start + steps - 1
-    return {
-        "obs": flat["obs"],
-        "chunk": flat["action"][at],
-        "reward": reward.sum(1),
-        "next_obs": flat["next_obs"][end],
-        "terminated": flat["terminated"][end],
-        "steps": steps,
-    }
