@@ -15,7 +15,9 @@ CONFIDENCE = 60  # of vulture, in percent: the lowest that it gives to a name wi
 
 # Names that a framework or a reader uses where no code of ours shows it.
 ALLOWED = {
+    "get_images": "Stable-Baselines3 calls it",
     "[gs]et_attr": "Stable-Baselines3 calls it",
+    "__dict__": "Python reads it",
     "clear": "readers empty the cache of answers",
     "encode_special_tokens": "tokenizers reads it",
     "env_*": "Stable-Baselines3 calls it",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import tempfile
 import urllib.error
 import urllib.request
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +31,7 @@ from .episodes import chunks, transitions
 from .observations import Obs
 from .sentences import instructions
 from .streams import robot_keys
-from .tasks import TASKS, Task, get_task
+from .tasks import TASKS, Shift, Task, get_task
 from .vector_env import TabletopVectorEnv
 
 __all__ = ["chunks", "collect", "load_dataset", "transitions", "write_dataset"]
@@ -155,6 +157,8 @@ def _spec(task: Task, options: dict[str, Any]) -> tuple[EnvSpec | None, dict[str
         return None, {"no_env_spec": f"Gymnasium knows no task {task.name!r} like this one"}
     # The machine that loads a dataset need not have the device of the one that wrote it.
     options = {name: value for name, value in options.items() if name != "device"}
+    if isinstance(shift := options.get("shift"), Shift):  # as JSON has it
+        options["shift"] = json.loads(json.dumps(asdict(shift)))
     spec = gymnasium.make(task.env_id, **options).spec
     with contextlib.suppress(TypeError, ValueError):  # not JSON
         if spec is not None and EnvSpec.from_json(spec.to_json()) == spec:

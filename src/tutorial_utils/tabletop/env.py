@@ -42,7 +42,9 @@ class TabletopEnv(gymnasium.Env[Seen, np.ndarray]):
         self.render_mode = render_mode
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
-        if self.batch.obs_kind == "goal":  # clients take an environment that has it for one of goals
+        if (
+            self.batch.obs_kind == "goal"
+        ):  # clients take an environment that has it for one of goals
             self.compute_reward = self.batch.compute_reward
         self._running = False
 

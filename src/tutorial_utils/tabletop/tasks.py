@@ -182,6 +182,9 @@ class Shift:
 
     def __post_init__(self) -> None:
         one_of(self.pairs, ("all", "seen", "unseen"), "value of pairs")
+        for name in ("wind", "camera"):
+            if isinstance(value := getattr(self, name), list):  # as JSON has it
+                object.__setattr__(self, name, tuple(value))
         for name in ("rotation", "wind", "inward", "camera"):
             value = getattr(self, name)
             if not all(map(math.isfinite, value if hasattr(value, "__len__") else [value])):

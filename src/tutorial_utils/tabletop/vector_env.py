@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -38,13 +39,13 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         obs: "state" (float32 [N, D]), "image" (uint8 [N, size, size, 3]), "state+image" (a dict of
             both), "all" (with the instructions too) or "goal" (observation, achieved_goal and
             desired_goal, see `goals`; episodes then go on after success).
-        reward: "sparse" (1 on success), "oracle" (success plus the progress of the step, which suits
-            learners of any discount; see `rewards`) or a function of the named quantities in
+        reward: "sparse" (1 on success), "oracle" (success plus the progress of the step, see
+            `rewards`; it suits a learner of any discount) or a function of the named quantities in
             `rewards.fields` that returns float [N].
         size: side of the images in pixels, 32 or 64; 32 is too small for the convolutions that
             Stable-Baselines3's CnnPolicy and other Atari networks begin with.
         distractors: discs and zones of other colours that the task does not use.
-        shift: differences between training and test.
+        shift: differences between training and test (a mapping of them, as JSON has it, will do).
         device: where the tensors live.
         max_episode_steps: when episodes are truncated, by default at the task's horizon.
         terminate_on_success: whether success ends an episode. If not, each step in which the task
@@ -68,7 +69,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         reward: str | RewardFn = "sparse",
         size: int = 32,
         distractors: int = 0,
-        shift: Shift | None = None,
+        shift: Shift | Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
@@ -84,6 +85,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         self.num_envs = positive_int(num_envs, "num_envs")
         self.reward: str | RewardFn = reward
         self.size, self.device = size, torch.device(device)
+        shift = Shift(**shift) if isinstance(shift, Mapping) else shift
         self.world = World(self.task, num_envs, device, shift, distractors)
         self._set_clock(max_episode_steps, terminate_on_success, autoreset_mode)
         self._set_render_mode(render_mode)
