@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 
@@ -21,7 +23,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
-from tutorial_utils import figures
+from tutorial_utils import _settings, figures
 from tutorial_utils.evidence import (
     Interval,
     band,
@@ -32,6 +34,7 @@ from tutorial_utils.evidence import (
 )
 from tutorial_utils.figures import palette
 
+PACKAGE = Path(_settings.__file__).parent
 GOOD = Interval(0.9, 0.85, 0.95)
 BAD = Interval(0.1, 0.05, 0.15)
 
@@ -41,6 +44,17 @@ def _clean_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("DUALITY_MODE", raising=False)
     monkeypatch.delenv("DUALITY_SEED", raising=False)
     monkeypatch.setenv("DUALITY_RESULTS", str(tmp_path / "results"))
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Lets the program run in a notebook that has these variables."""
+
+    def run_in(**variables):
+        shell = SimpleNamespace(user_ns=variables)
+        monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+
+    return run_in
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:
@@ -202,6 +216,52 @@ def test_bad_seed(monkeypatch, text):
     with pytest.raises(ValueError, match="DUALITY_SEED") as error:
         run_mode.seed_offset()
     one_line(error)
+
+
+@pytest.mark.parametrize("seed", [3, "3"])
+def test_a_variable_of_the_notebook_comes_before_the_environment(monkeypatch, notebook, seed):
+    monkeypatch.setenv("DUALITY_MODE", "full")
+    monkeypatch.setenv("DUALITY_SEED", "7")
+    notebook(DUALITY_MODE="smoke", DUALITY_SEED=seed, budget=4)
+    assert run_mode.mode() == "smoke"
+    assert run_mode.seeds(2) == [6000, 6001]
+    assert provenance.provenance_line().startswith("smoke mode · seed offset 3 ·")
+    # What the notebook starts, such as a worker process, has the same settings.
+    program = "from tutorial_utils.evidence import run_mode as r; print(r.mode(), r.seeds(1))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "smoke [6000]\n", done.stderr
+
+
+def test_what_the_notebook_does_not_set_comes_from_the_environment(monkeypatch, notebook):
+    monkeypatch.setenv("DUALITY_SEED", "7")
+    notebook(DUALITY_MODE="smoke")
+    assert run_mode.seed_offset() == 7
+    monkeypatch.delenv("DUALITY_SEED")
+    assert run_mode.seed_offset() == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"DUALITY_MODUS": "smoke"}, "unknown setting 'DUALITY_MODUS'. Did you mean 'DUALITY_MODE"),
+        ({"DUALITY_REPOSITORY": "x"}, "unknown setting 'DUALITY_REPOSITORY'"),
+        ({"DUALITY_MODE": "smok"}, "unknown DUALITY_MODE 'smok'. Did you mean 'smoke'?"),
+        ({"DUALITY_SEED": 1.5}, "DUALITY_SEED must be a whole number of at least 0, not '1.5'."),
+        ({"DUALITY_SEED": None}, "DUALITY_SEED must be a whole number of at least 0, not 'None'."),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused(notebook, variables, message):
+    notebook(**variables)
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as error:
+        _ = run_mode.mode(), run_mode.seed_offset()
+    one_line(error)
+
+
+def test_every_setting_that_the_package_reads_is_known():
+    code = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    read = set(re.findall(r'setting\("(\w+)"\)', code))
+    assert read == set(_settings.SETTINGS)
+    assert not re.search(r'(environ|getenv)\b[^\n]*"DUALITY_', code)
 
 
 def test_bad_mode_and_counts(monkeypatch):

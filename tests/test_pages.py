@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 sys.path.append(str(BOOK / "_ext"))
 
+import citations  # noqa: E402
 import duality_data as data  # noqa: E402
 import duality_glossary as glossary  # noqa: E402
 import duality_hero as hero  # noqa: E402
@@ -557,6 +558,69 @@ def test_every_paper_of_a_chapter_is_in_the_bibliography(built: Path, book: data
     assert len(page(built, "bibliography").select("div.citation")) == len(known)
 
 
+def test_every_citation_of_a_chapter_leads_to_its_entry_in_the_bibliography(
+    built: Path, book: data.Book
+):
+    papers = parse_file(str(BOOK / "references.bib")).entries.values()
+    addresses = {citations.link(paper): paper for paper in papers}
+    entries = {div["id"]: div.get_text() for div in page(built, "bibliography").select(".citation")}
+    cites = re.compile(rf"\[({citations.ASIDE}|{citations.INLINE})\]\(([^)\s]+)\)")
+    for name, chapter in book.chapters.items():
+        prose = [
+            "".join(cell["source"])
+            for cell in chapter.cells
+            if cell["cell_type"] == "markdown" and "card" not in cell["metadata"].get("tags", [])
+        ]
+        cited = Counter(
+            addresses[address].fields["title"] for _, address in cites.findall("\n".join(prose))
+        )
+        soup = page(built, f"chapters/{name}")
+        links = soup.select("article .bibtex-citation a")
+        assert len(links) == cited.total() > 3, name
+        found = [entries[link["href"].partition("#")[2]].lower() for link in links]
+        for paper in papers:
+            title = re.sub(r"[{}]", "", paper.fields["title"]).lower()
+            wanted = cited[paper.fields["title"]]
+            assert sum(f". {title}" in text for text in found) == wanted, (name, title)
+        left = [a for a in soup.select("article a.external") if a["href"] in addresses]
+        assert all(a.find_parent(class_="chapter-card") for a in left), name
+
+
+CITED = """
+| | |
+|:--|:--|
+| Papers | [Ng et al., 1999]({ng}) |
+
+PPO ([Ng et al., 1999]({ng}); [Kish, 1965]({kish})), in ([Ng et al., 1999]({ng})), by
+[Kish (1965)]({kish}), (see [Kish, 1965]({kish})), ([Kish, 1965]({kish}) too), and
+[Kish (1966)]({kish}), [this book]({kish}), [Kish (1965)](https://elsewhere.example).
+"""
+
+
+def test_only_links_with_a_papers_text_and_address_become_citations(tmp_path: Path):
+    """In parentheses, in a sentence, and beside other words; a card keeps its links."""
+    entries = parse_file(str(BOOK / "references.bib")).entries
+    ng, kish = (citations.link(entries[key]) for key in ("ng1999", "kish1965"))
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.append({str(BOOK / '_ext')!r})\n"
+        "extensions = ['myst_parser', 'sphinxcontrib.bibtex', 'duality_citations']\n"
+        "bibtex_reference_style = 'author_year'\nbibtex_bibfiles = ['references.bib']\n"
+    )
+    (tmp_path / "references.bib").write_text((BOOK / "references.bib").read_text("utf-8"), "utf-8")
+    text = CITED.format(ng=ng, kish=kish) + "\n```{bibliography}\n```\n"
+    (tmp_path / "index.md").write_text(f"# Title\n{text}", "utf-8")
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", str(tmp_path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    soup = page(tmp_path / "out", "index")
+    (prose,) = [p for p in soup.find_all("p") if p.get_text().startswith("PPO")]
+    assert " ".join(prose.get_text().split()) == (
+        "PPO [Kish, 1965, Ng et al., 1999], in [Ng et al., 1999], by Kish [1965], "
+        "(see Kish, 1965), (Kish, 1965 too), and Kish (1966), this book, Kish (1965)."
+    )
+    assert len(soup.select("div.citation")) == 2  # what is cited, and nothing else
+
+
 def test_every_image_of_every_page_has_a_text(built: Path):
     pages = sorted(built.glob("*.html")) + sorted(built.glob("chapters/**/*.html"))
     for path in pages:
@@ -580,6 +644,18 @@ def test_no_line_break_parts_an_interval(built: Path, book: data.Book):
         assert not parted.search(row.get_text())
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with still pictures, 1.png and 3.png, and films, 2.png and 4.png."""
+    folder, frame = tmp_path_factory.mktemp("pictures"), Image.new("L", (4, 4))
+    for number in (1, 3):
+        frame.save(folder / f"{number}.png")
+    for number in (2, 4):
+        other = Image.new("L", (4, 4), 255)
+        frame.save(folder / f"{number}.png", save_all=True, append_images=[other])
+    return folder
+
+
 def doctree_of(*images: tuple[str, str]) -> nodes.document:
     """A chapter with one cell for each image (id of the cell, file), in one section."""
     doctree = publish_doctree("Title\n=====\n\nText.")
@@ -592,23 +668,23 @@ def doctree_of(*images: tuple[str, str]) -> nodes.document:
 @pytest.mark.parametrize(
     ("images", "wanted", "file"),
     [
-        ((("a", "1.png"), ("b", "2.gif"), ("c", "3.gif")), None, "2.gif"),
-        ((("a", "1.png"), ("b", "2.png")), None, "1.png"),
-        ((("a", "1.png"), ("b", "2.gif"), ("c", "3.png")), "c", "3.png"),
+        ((("a", "/1.png"), ("b", "/2.png"), ("c", "/4.png")), None, "/2.png"),
+        ((("a", "/1.png"), ("b", "/3.png")), None, "/1.png"),
+        ((("a", "/1.png"), ("b", "/2.png"), ("c", "/3.png")), "c", "/3.png"),
         ((), None, None),
     ],
 )
-def test_a_chapter_opens_with_its_first_film_or_what_it_names(images, wanted, file):
+def test_a_chapter_opens_with_its_first_film_or_what_it_names(images, wanted, file, pictures):
     facts = {"opening": wanted} if wanted else {}
     notebook = {"metadata": {"duality": facts}, "cells": [{"id": cell} for cell, _ in images]}
-    image = opening.chosen(doctree_of(*images), notebook)
+    image = opening.chosen(doctree_of(*images), notebook, pictures)
     assert (image and image["uri"]) == file
 
 
-def test_an_opening_that_is_gone_is_named():
+def test_an_opening_that_is_gone_is_named(pictures: Path):
     notebook = {"metadata": {"duality": {"opening": "gone"}}, "cells": [{"id": "a"}]}
     with pytest.raises(data.BookError) as error:
-        opening.chosen(doctree_of(("a", "1.png")), notebook)
+        opening.chosen(doctree_of(("a", "/1.png")), notebook, pictures)
     one_line(error, "opening", "gone")
 
 
@@ -627,7 +703,10 @@ def test_every_film_of_a_chapter_has_a_still_for_those_who_want_no_motion(
 ):
     for name in book.chapters:
         soup, folder = page(built, f"chapters/{name}"), (built / "chapters" / name).parent
-        films = [image for image in soup.select("article img") if image["src"].endswith(".gif")]
+        images = [image for image in soup.select("article img") if image["src"].endswith(".png")]
+        films = [image for image in images if opening.is_film(folder / image["src"])]
+        moves = re.search("Animation of|animated", str(book.chapters[name].cells))
+        assert bool(films) == bool(moves), name
         assert bool(soup.select(".opening picture")) == bool(soup.select(".opening button")), name
         for film in films:
             source = film.parent.source

@@ -26,6 +26,7 @@ import card  # noqa: E402
 import check_notebooks  # noqa: E402
 import notebooks  # noqa: E402
 import outputs  # noqa: E402
+import portable  # noqa: E402
 import prose_numbers  # noqa: E402
 import runs  # noqa: E402
 
@@ -34,7 +35,9 @@ BIBLIOGRAPHY = r"""
 @article{one, author = {M{\"o}ller, Ada}, year = 2024, title = {A}, doi = {10.1/a}}
 @article{two, author = {van Roy, B. and Li, C.}, year = 2023, title = {B},
   eprint = {2301.00001}, archivePrefix = {arXiv}}
-@misc{many, author = {A, A. and B, B. and C, C.}, year = 2022, title = {C}}
+@misc{many, author = {A, A. and B, B. and C, C.}, year = 2022, title = {C},
+  url = {https://many.example/c_(d)}}
+@misc{bare, author = {A, A.}, year = 2021, title = {D}}
 """
 FACTS = {
     "title": "A tiny chapter",
@@ -369,6 +372,61 @@ def png(image: Image.Image) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
+def film(frames: int) -> str:
+    """A base64 GIF of a square that moves over a noisy ground, with a long last frame."""
+    ground = Image.effect_noise((64, 64), 60).quantize(7).convert("RGB")
+    pictures = [ground.copy() for _ in range(frames)]
+    for step, picture in enumerate(pictures):
+        picture.paste((200, 30, 30), (8 * step, 20, 8 * step + 10, 30))
+    stream = io.BytesIO()
+    times = [100] * (frames - 1) + [1200]
+    pictures[0].save(
+        stream, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
+    )
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def shown(data: str) -> tuple[list[bytes], list[float], int]:
+    """The frames of a base64 film, how long each stays, and how often it repeats."""
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        frames = [(f.convert("RGB").tobytes(), f.info["duration"]) for f in _frames(image)]
+        return [f for f, _ in frames], [t for _, t in frames], image.info["loop"]
+
+
+def _frames(image: Image.Image) -> Iterator[Image.Image]:
+    for number in range(image.n_frames):
+        image.seek(number)
+        yield image
+
+
+def test_a_film_is_stored_as_a_png_that_shows_the_same() -> None:
+    gif = film(5)
+    png = outputs.film_as_png(gif)
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        assert image.format == "PNG"
+    assert shown(png) == shown(gif)
+    assert outputs.smaller_png(png) == png
+
+
+def test_pictures_are_stored_with_the_text_of_their_cell() -> None:
+    cell = code("show()")
+    cell.metadata["mystnb"] = {"image": {"alt": "A square moves."}}
+    for data in ({"image/gif": film(2)}, {"image/png": png(Image.new("L", (4, 4)))}, {}):
+        data = data | {"text/plain": "x"}
+        cell.outputs.append(nbformat.v4.new_output("display_data", data))
+    cell.outputs[1].metadata["image/png"] = {"width": 4}
+    cell.outputs.append(nbformat.v4.new_output("stream", text="done"))
+    nb = nbformat.v4.new_notebook(cells=[cell])
+    before = notebooks.source_hash(nb)
+    outputs.clean(nb)
+    film_, picture, plain, _ = nb.cells[0].outputs
+    assert sorted(film_.data) == sorted(picture.data) == ["image/png", "text/plain"]
+    assert film_.metadata == {"image/png": {"alt": "A square moves."}}
+    assert picture.metadata == {"image/png": {"alt": "A square moves.", "width": 4}}
+    assert plain.metadata == {}
+    assert notebooks.source_hash(nb) == before
+
+
 def test_quantising_shrinks_pictures_but_never_changes_them_visibly() -> None:
     blurred = Image.effect_noise((64, 64), 80).resize((256, 256)).convert("RGB")
     small = outputs.smaller_png(png(blurred))
@@ -395,7 +453,8 @@ def test_the_card_says_what_the_metadata_says(root: Path) -> None:
         "| Taxonomy leaf | Reward signal |",
         "| Review section | 5.1.1 |",
         "| Papers | [Möller, 2024](https://doi.org/10.1/a),"
-        " [van Roy and Li, 2023](https://arxiv.org/abs/2301.00001), A et al., 2022 |",
+        " [van Roy and Li, 2023](https://arxiv.org/abs/2301.00001),"
+        " [A et al., 2022](https://many.example/c_(d)) |",
         r"| Prerequisites | [First \| steps](../foundations/first.ipynb) |",
         "| Runs in | about 2 min on 2 CPU cores (measured) |",
     ]
@@ -424,16 +483,60 @@ def test_cards_are_written_once_and_checked(root: Path, capsys: pytest.CaptureFi
     assert "| Planning |" in nb.cells[1].source
 
 
+# --------------------------------------------------------------------------- portable
+
+
+def test_citations_are_written_once_and_code_is_left_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prose = (
+        "As {cite:t}`one` and {cite:t}`one,two` say {cite:p}`two, many`; see `{cite:p}`key``.\n\n"
+    )
+    prose += "```\n{cite:p}`one`\n```"
+    path = write(root, NAME, md(prose), code("'{cite:p}`one`'"))
+    assert portable.main(["--root", str(root)]) == 0
+    nb = notebooks.load(path)
+    one, two = "[Möller (2024)](https://doi.org/10.1/a)", "(https://arxiv.org/abs/2301.00001)"
+    assert nb.cells[1].source == (
+        f"As {one} and {one}, [van Roy and Li (2023)]{two} say ([van Roy and Li, 2023]{two}; "
+        "[A et al., 2022](https://many.example/c_(d))); see `{cite:p}`key``.\n\n"
+        "```\n{cite:p}`one`\n```"
+    )
+    assert nb.cells[2].source == "'{cite:p}`one`'"
+    assert list(portable.problems(nb.cells[1].source, card.Cards(notebooks.Book(root)))) == []
+    assert "written" in capsys.readouterr().out
+    written = path.read_bytes()
+    assert portable.main(["--root", str(root), NAME]) == 0
+    assert (path.read_bytes(), capsys.readouterr().out) == (written, "")
+
+
+def test_a_citation_of_an_unknown_paper_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(root, NAME, md("See {cite:p}`onee`."))
+    before = path.read_bytes()
+    assert portable.main(["--root", str(root)]) == 1
+    assert capsys.readouterr().out == (
+        f"{NAME}: no paper 'onee' in book/references.bib: did you mean 'one'?\n"
+    )
+    assert path.read_bytes() == before
+
+
 # ------------------------------------------------------------------------------ check
 
 
 def good_chapter() -> list[nbformat.NotebookNode]:
     """The cells below title and card of a chapter that has nothing wrong with it."""
     picture = code("figure()")
-    picture.outputs = [nbformat.v4.new_output("display_data", {"image/png": "/tmp/+/root/"})]
-    picture.metadata["mystnb"] = {"image": {"alt": "Two curves."}}
+    alt = {"alt": "Two curves."}
+    picture.outputs = [
+        nbformat.v4.new_output(
+            "display_data", {"image/png": "/tmp/+/root/"}, metadata={"image/png": alt}
+        )
+    ]
+    picture.metadata["mystnb"] = {"image": alt}
     sections = ["The task", "The method", "Train", "Results", "Watch it", "Break it"]
-    cells = [code("%pip --version", "setup"), code("BUDGET = 1", "budget"), picture]
+    cells = [code("%pip --version", "setup", "parameters"), code("BUDGET = 1", "budget"), picture]
     for section in [*sections, "Small against real", "Summary"]:
         cells += [md(f"## {section}"), code("x = 1")]
     cells += [code("def f():\n    return 1", "claims"), md("## Exercises")]
@@ -508,6 +611,11 @@ def retag(old: str, new: str) -> Callable[[nbformat.NotebookNode], None]:
     return change
 
 
+def text(prose: str) -> Callable[[nbformat.NotebookNode], None]:
+    """Add prose below the first heading (cell 6)."""
+    return lambda nb: nb.cells[5].update(source=f"{nb.cells[5].source}\n\n{prose}")
+
+
 LONG_FUNCTION = "def f():\n" + "    pass\n" * 30
 KEY = "sk-" + "a1B2" * 6  # put together here, so that this file holds nothing that looks like one
 PROBLEMS = {
@@ -527,6 +635,14 @@ PROBLEMS = {
     "bad stamp": (stamped(seconds="1"), "the stamp 'executed' needs 'seconds' as number"),
     "order": (lambda nb: nb.cells[4].update(execution_count=7), "cell 5: execution count 7 should"),
     "alt text": (lambda nb: nb.cells[4].metadata.pop("mystnb"), "cell 5: its image has no alt"),
+    "stale alt text": (
+        lambda nb: nb.cells[4].metadata.mystnb.image.update(alt="Three curves."),
+        "cell 5: its image lacks the cell's alt text: run python tools/portable.py",
+    ),
+    "film": (
+        lambda nb: nb.cells[4].outputs[0].data.update({"image/gif": film(3)}),
+        "cell 5: exports do not show its GIF: run python tools/portable.py",
+    ),
     "long cell": (edit("x = 1\n" * 26), "cell 4: 26 lines of code; at most 25"),
     "long line": (edit("x = " + "1" * 75), "cell 4: line 1 has 79 characters; at most 78"),
     "long function": (edit(LONG_FUNCTION), "cell 4: f has 31 lines; at most 30"),
@@ -544,6 +660,30 @@ PROBLEMS = {
     "exempt": (fact(exempt_sections=["watching"]), "exempt_sections names 'watching'"),
     "claims": (retag("claims", "other"), "0 code cells are tagged 'claims'"),
     "setup": (retag("budget", "setup"), "2 code cells are tagged 'setup'"),
+    "no parameters": (retag("parameters", "other"), "0 code cells are tagged 'parameters'"),
+    "parameters": (
+        lambda nb: [retag("parameters", "other")(nb), retag("budget", "parameters")(nb)],
+        "cell 4: 'parameters' belongs to the cell tagged 'setup'",
+    ),
+    "role": (text("{cite:p}`one`"), "cell 6: {cite:p}`one` shows as it stands outside the book"),
+    "other role": (text("See {ref}`there`."), "cell 6: {ref}`there` shows as it stands"),
+    "year": (
+        text("([Möller, 2023](https://doi.org/10.1/a))"),
+        "should be [Möller, 2024](https://doi.org/10.1/a).",
+    ),
+    "author": (
+        text("[von Roy and Li (2023)](https://arxiv.org/abs/2301.00001)"),
+        "should be [van Roy and Li (2023)](https://arxiv.org/abs/2301.00001).",
+    ),
+    "address": (
+        text("[Möller (2024)](https://doi.org/10.1/b)"),
+        "should be [Möller (2024)](https://doi.org/10.1/a).",
+    ),
+    "no entry": (
+        text("[Nobody (2024)](https://x.example)"),
+        "cell 6: [Nobody (2024)](https://x.example) is not in book/references.bib: add it",
+    ),
+    "no address": (fact(papers=["bare"]), "bare in book/references.bib needs a doi, an eprint or"),
     "hidden": (retag("hide-cell", "shown"), "a solution needs the tag 'hide-cell' or 'hide-input'"),
     "solution": (retag("solution", "other"), "no cell tagged 'solution' follows"),
     "exercises": (lambda nb: nb.cells[-2].update(source="-"), "2 headings '### Exercise'"),
@@ -659,7 +799,8 @@ def numbers_without_source(root: Path, *prose: str) -> list[str]:
         r"With $\gamma = 0.99$, $\eta = 0.002$ and `gamma=0.99`. The interval is that of 95%.",
         "In full mode 0.96 is reached.",
         "In runs with other seeds it was 0.84.",
-        "The paper reports 83.1% {cite:p}`one`. So does [another](https://doi.org/10.1/a), 0.777.",
+        "The paper reports 83.1% ([A, 2022](https://many.example)).",
+        "[A and B (2022)](https://b.example) report 0.777, [another](https://doi.org/10.1/a) 0.7.",
         "See [there](https://x.example/0.77/), section 5.1.1, Qwen-2.5, v0.77 and 12 of 13.",
         "```python\nx = 0.777\n```\n\n$$ z_{97.5} $$",
     ],
@@ -682,10 +823,10 @@ def test_numbers_with_a_source_pass(root: Path, prose: str) -> None:
         ("We see 0.96 and 0.843.", ["0.96", "0.843"]),  # does not tell of those runs
         ("We see 0.72.", ["0.72"]),  # another chapter's
         ("We see 0.77 and 0.91.", ["0.77", "0.91"]),  # style and pictures
-        ("The paper reports 0.7 {cite:p}`one`. We see 0.777.", ["0.777"]),
+        ("The paper reports 0.7 ([A, 2022](https://a.example)). We see 0.777.", ["0.777"]),
         ("[Before](first.ipynb) it was 0.777.", ["0.777"]),
-        ("| a | 0.777 |\n|--:|--:|\n| b | 0.888 {cite:p}`one` |", ["0.777"]),
-        ("- It is 0.777\n- It is {cite:t}`one`", ["0.777"]),
+        ("| a | 0.777 |\n|--:|--:|\n| b | 0.888 ([A, 2022](https://a.example)) |", ["0.777"]),
+        ("- It is 0.777\n- It is [A (2022)](https://a.example)", ["0.777"]),
         ("```{note}\nWe tried 0.777.\n```", ["0.777"]),
         ("## Summary\n\nAt first 0.123.", ["0.123"]),
     ],

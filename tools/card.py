@@ -29,29 +29,13 @@ from notebooks import (
 )
 from pybtex.database import BibliographyData, Entry, parse_file
 from pybtex.exceptions import PybtexError
-from pybtex.richtext import Text
+
+EXTENSIONS = Path(__file__).resolve().parent.parent / "book" / "_ext"
+sys.path.append(str(EXTENSIONS))  # the built pages write citations with the same code
+
+from citations import aside, link  # noqa: E402
 
 CARD_TAG = "card"
-
-
-def citation(entry: Entry) -> str:
-    """`[Author et al., year](link)` of a bibliography entry, or without link where it has none."""
-    people = entry.persons.get("author") or entry.persons.get("editor") or []
-    names = [str(Text.from_latex(" ".join(p.prelast_names + p.last_names))) for p in people]
-    if len(names) > 2:
-        names = [f"{names[0]} et al."]
-    label = ", ".join([" and ".join(names) or entry.key, entry.fields.get("year", "n.d.")])
-    link = _link(entry)
-    return f"[{label}]({link})" if link else label
-
-
-def _link(entry: Entry) -> str:
-    fields = entry.fields
-    if doi := fields.get("doi"):
-        return "https://doi.org/" + re.sub(r"^https?://(dx\.)?doi\.org/", "", doi)
-    if eprint := fields.get("eprint"):
-        return "https://arxiv.org/abs/" + eprint.removeprefix("arXiv:")
-    return fields.get("url", "")
 
 
 def duration(executed: dict[str, Any] | None) -> str:
@@ -79,11 +63,18 @@ class Cards:
             problem = " ".join(str(error).split())
             raise NotebookError(f"book/references.bib cannot be read: {problem}") from None
 
-    def paper(self, key: str) -> str:
+    def entry(self, key: str) -> Entry:
+        """A paper that has an address, which every citation needs."""
         entries = self.bibliography.entries
         if key not in entries:
             raise closest(key, entries, "paper", "book/references.bib")
-        return citation(entries[key])
+        if not link(entries[key]):
+            raise NotebookError(f"{key} in book/references.bib needs a doi, an eprint or a url.")
+        return entries[key]
+
+    def paper(self, key: str) -> str:
+        entry = self.entry(key)
+        return f"[{aside(entry)}]({link(entry)})"
 
     def prerequisite(self, name: str, chapter: str) -> str:
         name = self.book.resolve(name)

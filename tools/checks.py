@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import portable
 from card import CARD_TAG, Cards
 from nbformat import NotebookNode
 from notebooks import NotebookError, load, metadata_of, source_hash, tags
-from outputs import IMAGES, texts
+from outputs import IMAGES, alt_text, film_as_png, texts
 from prose_numbers import problems_with_numbers
 
 MAX_BYTES = 400 * 1024
@@ -31,7 +32,7 @@ SECTIONS = (
     "exercises",
     "summary",
 )
-ROLES = ("setup", "budget", "claims")  # tags of cells that every chapter has once
+ROLES = ("setup", "parameters", "budget", "claims")  # tags of cells that every chapter has once
 FACTS = dict.fromkeys(("title", "leaf", "review_section", "summary"), str)
 FACTS |= dict.fromkeys(("papers", "prerequisites"), list)
 STAMP = {
@@ -213,10 +214,13 @@ def check_outputs(chapter: Chapter) -> Problems:
 
 def check_alt_text(chapter: Chapter) -> Problems:
     for number, cell in chapter.cells("code"):
-        images = [o for o in cell.outputs if any(mime in o.get("data", {}) for mime in IMAGES)]
-        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-        if images and not str(alt or "").strip():
+        stored = [(o, mime) for o in cell.outputs for mime in IMAGES if mime in o.get("data", {})]
+        if stored and not (alt := alt_text(cell)):
             yield number, "its image has no alt text: set mystnb.image.alt in the cell's metadata."
+        elif any(o.metadata.get(mime, {}).get("alt") != alt for o, mime in stored):
+            yield number, "its image lacks the cell's alt text: run python tools/portable.py"
+        if any(film_as_png(o.data[mime]) for o, mime in stored if mime == "image/gif"):
+            yield number, "exports do not show its GIF: run python tools/portable.py"
 
 
 def check_leaks(chapter: Chapter) -> Problems:
@@ -242,6 +246,9 @@ def check_roles(chapter: Chapter) -> Problems:
         numbers = [n for n, cell in chapter.cells("code") if role in tags(cell)]
         if len(numbers) != 1:
             yield 0, f"{len(numbers)} code cells are tagged {role!r}: tag exactly one."
+    for number, cell in chapter.cells("code"):
+        if "parameters" in tags(cell) and "setup" not in tags(cell):
+            yield number, "'parameters' belongs to the cell tagged 'setup': papermill writes below."
 
 
 def check_exercises(chapter: Chapter) -> Problems:
@@ -261,6 +268,11 @@ def check_prose(chapter: Chapter) -> Problems:
     for number, cell in chapter.cells("markdown"):
         if found := LEFTOVER.search(cell.source):
             yield number, f"{found[0]} is left in the text."
+
+
+def check_citations(chapter: Chapter) -> Problems:
+    for number, cell in chapter.cells("markdown"):
+        yield from ((number, problem) for problem in portable.problems(cell.source, chapter.cards))
 
 
 # Those of the first group read the metadata, and run only where check_facts found nothing wrong.
@@ -283,6 +295,7 @@ CHECKS: tuple[Callable[[Chapter], Problems], ...] = (
     check_roles,
     check_exercises,
     check_prose,
+    check_citations,
 )
 
 

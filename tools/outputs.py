@@ -1,4 +1,7 @@
-"""Clean the outputs of an executed notebook: no progress bars, no escapes, small pictures."""
+"""Clean the outputs of an executed notebook: no progress bars, no escapes, pictures that travel.
+
+Pictures are small, carry their alternative texts, and are PNG, films too: nbconvert shows no GIF.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import json
 import re
 from collections.abc import Iterator
 
+import numpy as np
 from nbformat import NotebookNode
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageSequence, ImageStat
 
 IMAGES = ("image/png", "image/gif")
 _BINARY = (*IMAGES, "image/jpeg", "image/webp", "application/pdf")
@@ -40,6 +44,8 @@ def smaller_png(data: str) -> str:
     """A base64 PNG with a palette, if that looks the same; in any case not a larger one."""
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         image.load()
+    if getattr(image, "is_animated", False):
+        return data
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     if image.mode != "RGB":
@@ -58,12 +64,55 @@ def _looks_like(small: Image.Image, image: Image.Image) -> bool:
     return worst <= _MAX_DIFFERENCE and max(ImageStat.Stat(difference).rms) <= _MAX_RMS
 
 
+def film_as_png(data: str) -> str:
+    """A base64 GIF as an animated PNG with the very same pictures, or '' if it has 256 colours.
+
+    What a picture does not change is transparent in it, which keeps the file small.
+    """
+    with Image.open(io.BytesIO(base64.b64decode(data))) as gif:
+        loop, times, frames = gif.info.get("loop", 1), [], []
+        for frame in ImageSequence.Iterator(gif):
+            times.append(frame.info.get("duration", 0))
+            frames.append(np.asarray(frame.convert("RGB")).astype(np.uint32) @ [65536, 256, 1])
+    colors, shades = np.unique(np.stack(frames), return_inverse=True)
+    if (count := len(colors)) > 255:
+        return ""
+    shades = shades.reshape(len(frames), *frames[0].shape).astype(np.uint8)
+    shades[1:][shades[1:] == shades[:-1]] = count
+    palette = (colors[:, None] // [65536, 256, 1] % 256).astype(np.uint8).tobytes()
+    images = [Image.fromarray(shade) for shade in shades]
+    for image in images:
+        image.putpalette(palette + bytes(3))
+    stream = io.BytesIO()
+    options = {"duration": times, "loop": loop, "transparency": count, "blend": 1}
+    images[0].save(stream, "PNG", save_all=True, append_images=images[1:], optimize=True, **options)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def alt_text(cell: NotebookNode) -> str:
+    """The alternative text of a cell's pictures, from where its author has set it."""
+    return str(cell.metadata.get("mystnb", {}).get("image", {}).get("alt") or "").strip()
+
+
+def settle_pictures(cell: NotebookNode) -> None:
+    """Store films as PNG, and beside each picture its text: the cell's only the book reads."""
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if png := film_as_png(data["image/gif"]) if "image/gif" in data else "":
+            data["image/png"] = png
+            del data["image/gif"]
+        for mime in data:
+            if mime in IMAGES and alt_text(cell):
+                output.metadata.setdefault(mime, {})["alt"] = alt_text(cell)
+
+
 def clean(nb: NotebookNode) -> None:
     """Bring all outputs of `nb` to the form in which they are committed."""
     for cell in nb.cells:
         cell.metadata.pop("execution", None)  # timestamps: they would differ in every run
         if cell.cell_type == "code":
             cell.outputs = [out for out in _merged(cell.outputs) if _cleaned(out)]
+            settle_pictures(cell)
 
 
 def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:

@@ -25,6 +25,7 @@ from typing import Any
 from nbformat import NotebookNode
 from notebooks import NotebookError, metadata_of
 from outputs import texts
+from portable import CITATION
 
 _TRAIN = re.compile(r"## .*\btrain\b", re.IGNORECASE)
 _METHOD = re.compile(r"## .*\bthe method\b", re.IGNORECASE)
@@ -32,7 +33,7 @@ _SECTION = re.compile(r"^(?=## )", re.MULTILINE)
 _CODE = re.compile(r"^(```+|~~~+)(?!\{).*?^\1", re.DOTALL | re.MULTILINE)  # a directive holds prose
 _BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*|#:`]|\d+\.\s))")
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!al\.)\)?\s+(?=[A-Z*({$\[`\"])")
-_CITATION = re.compile(r"\{cite|\]\(https?://(?:dx\.)?(?:doi\.org|arxiv\.org|openreview\.net)/")
+_PAPER = re.compile(r"\]\(https?://(?:dx\.)?(?:doi\.org|arxiv\.org|openreview\.net)/")
 # Folders of results from other runs than the stored one, and the words that tell of these.
 _ELSEWHERE = {
     "h100": re.compile(r"full mode|larger run|H100", re.IGNORECASE),
@@ -152,7 +153,7 @@ def quoted(nb: NotebookNode) -> Iterator[Quoted]:
     for cell, piece in _pieces(nb):
         for block in _BLOCK.split(piece):
             for sentence in _SENTENCE.split(block):
-                if not _CITATION.search(sentence):
+                if not (CITATION.search(sentence) or _PAPER.search(sentence)):
                     shown = " ".join(sentence.split())
                     for text, numbers in _groups(_HIDDEN.sub(" ", sentence)):
                         yield Quoted(cell, shown, text, numbers, piece)

@@ -20,6 +20,7 @@ from sphinx.util.fileutil import copy_asset
 MATHJAX = "tex-chtml.js"
 # The other modules here that hold directives or transforms.
 EXTENSIONS = (
+    "duality_citations",
     "duality_glossary",
     "duality_hero",
     "duality_links",

@@ -13,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from duality_data import Book, BookDirective, BookError, read_book
+from duality_opening import opaque
 from duality_templates import render
 from PIL import Image, ImageSequence
 from sphinx.application import Sphinx
@@ -27,8 +28,10 @@ def animation(book: Book, chapter: str, cell: str) -> Image.Image:
         raise BookError(f"taxonomy.yml shows a film of {chapter}, which _toc.yml does not list.")
     for candidate in book.chapters[chapter].cells:
         for output in candidate.get("outputs", []) if candidate.get("id") == cell else []:
-            if data := output.get("data", {}).get("image/gif"):
-                return Image.open(io.BytesIO(base64.b64decode("".join(data))))
+            if data := output.get("data", {}).get("image/png"):
+                film = Image.open(io.BytesIO(base64.b64decode("".join(data))))
+                if getattr(film, "is_animated", False):
+                    return film
     raise BookError(f"{chapter} has no animation in a cell {cell!r}: name another in taxonomy.yml.")
 
 
@@ -37,7 +40,7 @@ def episode(film: Image.Image, number: int) -> list[Image.Image]:
     side = (film.width - (EPISODES - 1) * GAP) // EPISODES
     left = number * (side + GAP)
     box = (left, 0, left + side, side)
-    frames = [frame.convert("RGB").crop(box) for frame in ImageSequence.Iterator(film)]
+    frames = [opaque(frame).crop(box) for frame in ImageSequence.Iterator(film)]
     while len(frames) > 1 and frames[-2].tobytes() == frames[-1].tobytes():
         frames.pop()
     return frames

@@ -22,8 +22,26 @@ from sphinx.errors import ExtensionError
 COLORS = 64  # of a film, and so of its still
 
 
-def chosen(doctree: nodes.document, notebook: dict[str, Any]) -> nodes.image | None:
-    """The image that opens a chapter, where it stands in the chapter; None where it has none."""
+def is_film(file: Path) -> bool:
+    """Whether a picture moves: a GIF or an animated PNG."""
+    with Image.open(file) as image:
+        return getattr(image, "is_animated", False)
+
+
+def opaque(frame: Image.Image) -> Image.Image:
+    """What a frame shows, without the transparent colour that only its file needs."""
+    return frame.convert("RGBA").convert("RGB")
+
+
+def _file(folder: Path, image: nodes.image) -> Path:
+    return folder / image["uri"].removeprefix("/")
+
+
+def chosen(doctree: nodes.document, notebook: dict[str, Any], folder: Path) -> nodes.image | None:
+    """The image that opens a chapter, where it stands in the chapter; None where it has none.
+
+    `folder` holds the sources of the book: an address of an image starts from there.
+    """
     found: list[tuple[str, nodes.image]] = []  # with the id of its cell
     for container in doctree.findall(nodes.container):
         if container.get("nb_element") == "cell_code":
@@ -31,7 +49,7 @@ def chosen(doctree: nodes.document, notebook: dict[str, Any]) -> nodes.image | N
             found += [(cell["id"], image) for image in container.findall(nodes.image)]
     wanted = notebook["metadata"].get("duality", {}).get("opening")
     if wanted is None:
-        films = [image for _, image in found if image["uri"].endswith(".gif")]
+        films = [image for _, image in found if is_film(_file(folder, image))]
         return next(iter(films + [image for _, image in found]), None)
     for cell_id, image in found:
         if cell_id == wanted:
@@ -45,7 +63,7 @@ def open_chapter(app: Sphinx, doctree: nodes.document) -> None:
     if path.suffix != ".ipynb":
         return
     try:
-        image = chosen(doctree, json.loads(path.read_text("utf-8")))
+        image = chosen(doctree, json.loads(path.read_text("utf-8")), Path(app.srcdir))
     except BookError as error:
         raise ExtensionError(f"{path.name}: {error}") from None
     title = next(doctree.findall(nodes.title), None)
@@ -55,7 +73,7 @@ def open_chapter(app: Sphinx, doctree: nodes.document) -> None:
     while not isinstance(section, nodes.section):
         section = section.parent
     where = {"anchor": section["ids"][0], "section": section[0].astext()}
-    caption = render("opening.html", film=image["uri"].endswith(".gif"), **where)
+    caption = render("opening.html", film=is_film(_file(Path(app.srcdir), image)), **where)
     parts = [_raw('<figure class="opening">'), image.deepcopy(), _raw(caption)]
     title.parent.insert(title.parent.index(title) + 1, parts)
 
@@ -72,16 +90,12 @@ def finish_images(
 
     def finish(tag: re.Match[str]) -> str:
         address, file = tag["src"], files.get(unquote(tag["src"].rpartition("/")[2]))
-        if file is None or file.suffix not in {".png", ".gif"} or "width" in tag[0]:
+        if file is None or file.suffix != ".png" or "width" in tag[0]:
             return tag[0]
         with Image.open(file) as image:
             size = f' width="{image.width}" height="{image.height}"'
         shown = f"{tag[0].removesuffix('/>').rstrip()}{size} />"
-        return (
-            render("film.html", still=still(address), image=shown)
-            if file.suffix == ".gif"
-            else shown
-        )
+        return render("film.html", still=still(address), image=shown) if is_film(file) else shown
 
     if page.startswith("chapters/") and "body" in context:
         context["body"] = re.sub(r'<img [^>]*?src="(?P<src>[^"]+)"[^>]*>', finish, context["body"])
@@ -89,18 +103,18 @@ def finish_images(
 
 def still(film: str) -> str:
     """The address of a film's last picture, on which the whole way shows."""
-    return f"{film.removesuffix('.gif')}.still.png"
+    return f"{film.removesuffix('.png')}.still.png"
 
 
 def write_stills(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     for name in app.builder.images.values():
-        if name.endswith(".gif"):
-            path = Path(app.outdir, app.builder.imagedir, name)
+        path = Path(app.outdir, app.builder.imagedir, name)
+        if path.suffix == ".png" and is_film(path):
             with Image.open(path) as film:
-                film.seek(getattr(film, "n_frames", 1) - 1)
-                last = film.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+                film.seek(film.n_frames - 1)
+                last = opaque(film).quantize(COLORS, dither=Image.Dither.NONE)
             last.save(still(str(path)), optimize=True)
 
 

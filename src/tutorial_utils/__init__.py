@@ -9,15 +9,15 @@ environments with Gymnasium.
 
 from __future__ import annotations
 
-import os
-
 import torch
+
+from ._settings import setting
 
 __version__ = "0.1.0"
 
 
 def _set_threads() -> None:
-    wanted = os.environ.get("DUALITY_THREADS", "1")
+    wanted = setting("DUALITY_THREADS") or "1"
     if not wanted.isdigit() or int(wanted) < 1:
         raise ValueError(f"DUALITY_THREADS must be a whole number of at least 1, not {wanted!r}.")
     torch.set_num_threads(int(wanted))

@@ -19,6 +19,7 @@ from typing import Any
 
 from IPython.display import display
 
+from .._settings import setting
 from .._tables import table
 from .._validate import one_of, positive_int
 from .intervals import Interval, numbers
@@ -187,7 +188,7 @@ class Claims:
         self._write()
         wrong = [f"{c.name!r} {c.verdict}: {c.interval}, claimed {c.limit}" for c in every]
         wrong = [wrong[i] for i in alarms]
-        if wrong and os.environ.get("DUALITY_STRICT") == "1":
+        if wrong and setting("DUALITY_STRICT") == "1":
             raise ClaimError(f"{self.chapter}: {'; '.join(wrong)}.")
         if wrong:
             print(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .._settings import setting
 
 _CLAIM = {"claim", "estimate", "low", "high", "bound", "side", "verdict", "holds"}
 # What two arms must share before their success can be set side by side.
@@ -36,8 +37,8 @@ _ARM = ArmResult.__dataclass_fields__.keys() - {"chapter", "mode", "name"}
 
 def results_folder() -> Path:
     """Where results files go: `DUALITY_RESULTS`, else beside the book, else ./results."""
-    if os.environ.get("DUALITY_RESULTS"):
-        return Path(os.environ["DUALITY_RESULTS"])
+    if where := setting("DUALITY_RESULTS"):
+        return Path(where)
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "book" / "_config.yml").is_file():

@@ -3,14 +3,17 @@
 `DUALITY_MODE` is `smoke` (does it run?), `lecture` (the default, what the pages show) or `full`.
 `DUALITY_SEED` is a whole number that shifts every seed of the book at once: claims must hold for
 seeds that nobody tried.
+
+Both are variables of the environment, or of the notebook, where papermill or a reader sets them:
+`DUALITY_MODE = "smoke"` in a cell before the budget.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
+from .._settings import setting
 from .._tables import Table, table
 from .._validate import one_of, positive_int
 
@@ -24,18 +27,19 @@ def mode() -> str:
     """The mode of this run, from `DUALITY_MODE`.
 
     Raises:
-        ValueError: the variable names no mode.
+        ValueError: it names no mode, or the notebook has a variable like a setting that is none.
     """
-    return one_of(os.environ.get("DUALITY_MODE") or "lecture", MODES, "DUALITY_MODE")
+    return one_of(setting("DUALITY_MODE") or "lecture", MODES, "DUALITY_MODE")
 
 
 def seed_offset() -> int:
     """The shift of every seed, from `DUALITY_SEED` (default 0).
 
     Raises:
-        ValueError: the variable is not a whole number of at least 0.
+        ValueError: it is not a whole number of at least 0, or the notebook has a variable like a
+            setting that is none.
     """
-    text = os.environ.get("DUALITY_SEED") or "0"
+    text = setting("DUALITY_SEED") or "0"
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"DUALITY_SEED must be a whole number of at least 0, not {text!r}.")
     return int(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._disk import keep, resolved
+from .._settings import setting
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ def trained(network: nn.Module, train: Callable[[], object], *parts: object) -> 
     Returns:
         Whether the weights were found.
     """
-    where = os.environ.get("DUALITY_CACHE") or "~/.cache/duality-book"
+    where = setting("DUALITY_CACHE") or "~/.cache/duality-book"
     folder = None if where == "off" else resolved(where)
     if folder is None:
         train()

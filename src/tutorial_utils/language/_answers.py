@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .._disk import keep, resolved
+from .._settings import setting
 from .._validate import positive_int
 
 EXTRA = "{} is not installed: pip install 'duality-book[llm]'"
@@ -58,8 +58,8 @@ class AnswerCache:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        setting = os.environ.get("DUALITY_CACHE") or "~/.cache/duality-book/answers"
-        self.folder = None if setting == "off" else resolved(folder or setting)
+        where = setting("DUALITY_CACHE") or "~/.cache/duality-book/answers"
+        self.folder = None if where == "off" else resolved(folder or where)
 
     def get(self, key: Mapping[str, object]) -> str | None:
         """The answer under `key`; None where there is none or its file is damaged."""
