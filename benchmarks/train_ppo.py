@@ -1,9 +1,10 @@
 """PPO for a population beside Stable-Baselines3: same task and settings, one process, one thread.
 
 Stable-Baselines3 trains one seed after another, on the same batched robots through `SB3VecEnv`
-(nearly all its time goes to PPO) and on its own `DummyVecEnv` of single environments, as most
-people use it. Both sides take the same rollouts, epochs, minibatches, learning rate, discount, clipping
-and networks.
+(nearly all its time goes to PPO) and on its own `DummyVecEnv` of single environments (the usual
+way).
+Both sides take the same rollouts, epochs, minibatches, learning rate, discount, clipping and
+networks.
 """
 
 from __future__ import annotations
