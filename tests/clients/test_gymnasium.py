@@ -103,6 +103,43 @@ def test_same_step_autoreset_says_what_gymnasium_says():
         np.testing.assert_array_equal(info["final_info"][name], value)
 
 
+def test_disabled_autoreset_is_that_of_gymnasium():
+    disabled = gymnasium.vector.AutoresetMode.DISABLED
+    ours = gymnasium.make_vec(PICK, num_envs=3, autoreset_mode="disabled", max_episode_steps=7)
+    theirs = gymnasium.make_vec(
+        PICK,
+        num_envs=3,
+        vectorization_mode="sync",
+        max_episode_steps=7,
+        vector_kwargs={"autoreset_mode": disabled},
+    )
+    assert ours.metadata["autoreset_mode"] == disabled
+    ours.reset(seed=[1, 2, 3])
+    theirs.reset(seed=[1, 2, 3])
+    for t in range(1, 22):
+        action = theirs.action_space.sample()
+        got, wanted = ours.step(torch.from_numpy(action)), theirs.step(action)
+        for a, b in zip(got[:4], wanted[:4], strict=True):
+            np.testing.assert_array_equal(a, b)
+        done = got[2] | got[3]
+        assert done.all() == (t % 7 == 0)
+        if done.any():
+            options = {"reset_mask": done.numpy()}
+            again, _ = ours.reset(options=dict(options))
+            np.testing.assert_array_equal(again, theirs.reset(options=dict(options))[0])
+    before = ours.observe()
+    alone, _ = ours.reset(options={"reset_mask": np.array([False, True, False])})
+    np.testing.assert_array_equal((alone == before).all(1), [True, False, True])
+
+
+@pytest.mark.parametrize("mask", [[True], np.zeros(2, bool), np.array([0, 1])])
+def test_masks_that_cannot_be(mask):
+    envs = TabletopVectorEnv("Reach", 2, autoreset_mode="disabled")
+    with pytest.raises(ValueError, match="reset_mask") as error:
+        envs.reset(seed=0, options={"reset_mask": mask})
+    one_line(error, "bool [2]")
+
+
 def test_next_step_autoreset_is_that_of_gymnasium():
     ours = gymnasium.make_vec(PICK, num_envs=3, autoreset_mode="next_step")
     theirs = gymnasium.make_vec(PICK, num_envs=3, vectorization_mode="sync")

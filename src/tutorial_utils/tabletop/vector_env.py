@@ -25,7 +25,7 @@ from .tasks import Shift, Task, get_task
 from .world import World
 
 IMAGE_SIZES = (32, 64)
-AUTORESET = ("same_step", "next_step")
+AUTORESET = ("same_step", "next_step", "disabled")
 
 Info = dict[str, Any]
 
@@ -50,7 +50,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         max_episode_steps: when episodes are truncated, by default at the task's horizon.
         terminate_on_success: whether success ends an episode. If not, each step in which the task
             is solved is rewarded. By default it does, except where `obs` is "goal".
-        autoreset_mode: "same_step" or "next_step", as Gymnasium defines them.
+        autoreset_mode: "same_step", "next_step" or "disabled", as Gymnasium defines them.
 
     `step` returns (obs, reward [N], terminated [N], truncated [N], info). `info` holds "success",
     its other name "is_success", "failure" (bool [N]) and "cost" (float [N]). With "same_step" it
@@ -151,6 +151,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
                 equal episodes. None goes on with new episodes.
             options: {"stagger": True} spreads the robots over the length of an episode, so that
                 time limits do not fall on the same step; it shortens the first episodes.
+                {"reset_mask": bool [N]} starts those robots alone, for autoreset "disabled".
         """
         if seed is None and not self.started:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -158,8 +159,10 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
             self._keys = robot_keys(seed, self.num_envs, self.device)
             self._number.zero_()
             self.started = True
-        self._start(self._everyone)
-        self._over.zero_()
+        mask = None if options is None else options.get("reset_mask")
+        chosen = torch.ones_like(self._over) if mask is None else self._mask(mask)
+        self._start(self._everyone[chosen])
+        self._over &= ~chosen
         if options and options.get("stagger"):
             spread = mix(self.world.episode, 3000) & 0x7FFFFFFF
             self.world.elapsed.copy_(spread % self.max_episode_steps)
@@ -168,6 +171,8 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
     def step(self, actions: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Info]:
         """Act with `actions` [N, 3]; robots whose episode ended start the next one."""
         reward, terminated, truncated, info = self.advance(actions)
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            return self.observe(), reward, terminated, truncated, info
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             return self._next_step(reward, terminated, truncated, info)
         done = terminated | truncated
@@ -251,6 +256,17 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         if not actions.isfinite().all():
             raise ValueError("actions must be finite: at least one is NaN or infinite.")
         return actions
+
+    def _mask(self, mask: object) -> Tensor:
+        """Which robots to start.
+
+        Raises:
+            ValueError: it is no bool [N] with at least one True.
+        """
+        chosen = torch.as_tensor(mask, device=self.device)
+        if chosen.dtype != torch.bool or chosen.shape != (self.num_envs,) or not chosen.any():
+            raise ValueError(f"reset_mask must be bool [{self.num_envs}] with at least one True.")
+        return chosen
 
     def _start(self, robots: Tensor) -> None:
         episode = mix(self._keys[robots], self._number[robots])
