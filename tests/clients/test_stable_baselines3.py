@@ -72,7 +72,7 @@ def test_success_is_no_truncation():
     envs.reset()
     seen = set()
     for _ in range(60):
-        aim = envs.batch.world.zones[:, 0] - envs.batch.world.gripper
+        aim = (envs.batch.world.zones[:, 0] - envs.batch.world.gripper).numpy()
         _, _, done, infos = envs.step(np.vstack([np.sign(aim), -np.ones(64)]).T)
         seen |= {
             (bool(x["is_success"]), x["TimeLimit.truncated"])
