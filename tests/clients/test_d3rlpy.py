@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-d3rlpy = pytest.importorskip("d3rlpy", reason="d3rlpy is not installed (it pins an old Gymnasium)")
+pytest.importorskip("d3rlpy", reason="d3rlpy is not installed (it pins an old Gymnasium)")
+import d3rlpy
 
 from tutorial_utils.tabletop import Expert
 from tutorial_utils.tabletop.demonstrations import write_dataset
