@@ -127,11 +127,11 @@ def test_episodes_replay_from_their_key(task):
     assert len(lengths) > 1
 
 
-def test_max_steps_truncates():
-    cut = collect(Expert(), "PickPlace", 8, seed=0, max_steps=3)
+def test_the_time_limit_truncates():
+    cut = collect(Expert(), "PickPlace", 8, seed=0, max_episode_steps=3)
     assert all(len(b.rewards) == 3 and len(b.observations) == 4 for b in cut)
     assert all(b.truncations.tolist() == [False, False, True] for b in cut)
-    whole = collect(Expert(), "PickPlace", 8, seed=0, max_steps=1000)
+    whole = collect(Expert(), "PickPlace", 8, seed=0, max_episode_steps=1000)
     assert max(len(b.rewards) for b in whole) <= get_task("PickPlace").horizon
     assert all(b.terminations[-1] and not b.truncations.any() for b in whole)
 
@@ -324,7 +324,7 @@ def test_a_function_demonstrates():
 @pytest.mark.parametrize(("kind", "shape"), [("state", (8,)), ("image", (32, 32, 3))])
 def test_members_of_a_population_share_the_episodes(kind, shape):
     policy = ActorCritic(shape, seeds=[0, 1])
-    together = collect(policy, "PickPlace", 6, seed=2, max_steps=4, obs=kind)
+    together = collect(policy, "PickPlace", 6, seed=2, max_episode_steps=4, obs=kind)
     env = TabletopVectorEnv("PickPlace", 6, obs=kind)
     start = env.reset(seed=2)[0]
     first, second = (policy.select(slice(m, m + 1))(start[None])[0] for m in (0, 1))
@@ -508,7 +508,7 @@ def test_bad_arguments():
     for call, word in (
         (lambda: collect(EXPERT, "PickPlce", 3, 0), "PickPlace"),
         (lambda: collect(EXPERT, "PickPlace", 0, 0), "episodes"),
-        (lambda: collect(EXPERT, "PickPlace", 3, 0, max_steps=0), "max_steps"),
+        (lambda: collect(EXPERT, "PickPlace", 3, 0, max_episode_steps=0), "max_episode_steps"),
         (lambda: collect(EXPERT, "PickPlace", 3, seed=-1), "seed"),
         (lambda: collect(EXPERT, "PickPlace", 3, 0, obs="pixels"), "image"),
         (lambda: collect(lambda obs: torch.zeros(1, 2, 3), "PickPlace", 3, 0), "shape"),

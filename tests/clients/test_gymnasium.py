@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.wrappers import TimeAwareObservation
 from gymnasium.wrappers import vector as wrappers
 from helpers import one_line
@@ -132,12 +133,66 @@ def test_disabled_autoreset_is_that_of_gymnasium():
     np.testing.assert_array_equal((alone == before).all(1), [True, False, True])
 
 
+def test_a_masked_reset_leaves_the_others_alone():
+    """Their state, their clock and their stream: also where the mask comes with a seed."""
+    options = {"autoreset_mode": "disabled", "max_episode_steps": 9}
+    envs, twin = (TabletopVectorEnv("Reach", 2, **options) for _ in range(2))
+    first = envs.reset(seed=0)[0]
+    twin.reset(seed=0)
+    envs.step(torch.zeros(2, 3))
+    mask = torch.tensor([True, False])
+    again, _ = envs.reset(seed=0, options={"reset_mask": mask, "stagger": True})
+    assert torch.equal(again[0], first[0])
+    assert envs.world.elapsed[1] == 1
+    assert torch.equal(
+        envs.reset(options={"reset_mask": ~mask})[0][1], twin.reset()[0][1]
+    )  # the second episode of its stream
+
+
+def test_disabled_autoreset_waits_for_a_reset():
+    envs = TabletopVectorEnv("Reach", 2, autoreset_mode="disabled", max_episode_steps=1)
+    envs.reset(seed=0)
+    done = envs.step(torch.zeros(2, 3))[3]
+    with pytest.raises(ResetNeeded, match="reset_mask") as error:
+        envs.step(torch.zeros(2, 3))
+    one_line(error, "over")
+    envs.reset(options={"reset_mask": done})
+    envs.step(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("mode", ["same_step", "next_step", "disabled"])
+def test_stepping_with_inference_mode_and_without(mode):
+    envs = TabletopVectorEnv("AroundObstacle", 3, autoreset_mode=mode, max_episode_steps=4)
+    envs.reset(seed=0)
+    with torch.inference_mode():
+        for _ in range(4):
+            envs.step(torch.zeros(3, 3))
+    obs, _ = envs.reset()
+    again, *_ = envs.step(torch.zeros(3, 3, requires_grad=True))  # no gradient goes through
+    assert not again.requires_grad
+    assert again.shape == obs.shape
+
+
+def test_a_reset_forgets_who_was_to_start():
+    envs = TabletopVectorEnv("Reach", 2, autoreset_mode="next_step", max_episode_steps=3)
+    envs.reset(seed=0)
+    for _ in range(3):
+        cut = envs.step(torch.zeros(2, 3))[3]
+    assert cut.all()
+    start, _ = envs.reset()
+    moved, *_ = envs.step(torch.ones(2, 3))
+    assert not torch.equal(moved, start)  # it acts: nobody is started in its place
+
+
 @pytest.mark.parametrize("mask", [[True], np.zeros(2, bool), np.array([0, 1])])
 def test_masks_that_cannot_be(mask):
     envs = TabletopVectorEnv("Reach", 2, autoreset_mode="disabled")
     with pytest.raises(ValueError, match="reset_mask") as error:
         envs.reset(seed=0, options={"reset_mask": mask})
     one_line(error, "bool [2]")
+    with pytest.raises(ValueError, match="reset all robots") as error:
+        envs.reset(seed=0, options={"reset_mask": np.array([True, False])})
+    one_line(error, "reset_mask")
 
 
 def test_next_step_autoreset_is_that_of_gymnasium():
@@ -166,18 +221,28 @@ def test_one_seed_per_robot(seed):
     assert not torch.equal(again[1], obs[1])
 
 
+def test_any_whole_number_is_a_seed():
+    big = TabletopEnv("Reach").reset(seed=2**70 + 1)[0]
+    np.testing.assert_array_equal(
+        TabletopVectorEnv("Reach", 2).reset(seed=[2**70 + 1, 0])[0][0], big
+    )
+    three = TabletopVectorEnv("Reach", 2).reset(seed=3)[0]
+    assert torch.equal(TabletopVectorEnv("Reach", 2).reset(seed=np.int64(3))[0], three)
+
+
 @pytest.mark.parametrize(
     ("seed", "words"),
     [
         ([1], ["(2,)", "(1,)"]),
         ([1, -2], ["0 or more"]),
         ([1.5, 2], ["whole"]),
+        (1.5, ["whole", "1.5"]),
         (np.array([0.5, 1.0]), ["whole"]),
         (torch.tensor([0.5, 1.0]), ["whole", "float32"]),
     ],
 )
 def test_seeds_that_cannot_be(seed, words):
-    with pytest.raises(ValueError, match="seeds must") as error:
+    with pytest.raises(ValueError, match="must") as error:
         TabletopVectorEnv("Reach", 2).reset(seed=seed)
     one_line(error, *words)
 
@@ -239,6 +304,27 @@ def test_infos_have_the_same_keys_from_the_start():
     assert all(isinstance(x, np.ndarray) for x in later.values())  # what clients can stack
 
 
+def test_where_success_ends_an_episode():
+    """It does, but in the goal form and where one says so; then each further step is paid."""
+    for kind, given, ends in [
+        ("state", None, True),
+        ("goal", None, False),
+        ("state", False, False),
+    ]:
+        envs = TabletopVectorEnv("Reach", 2, obs=kind, terminate_on_success=given)
+        envs.reset(seed=0)
+        envs.world.gripper.copy_(envs.world.zones[:, 0])
+        for _ in range(2):
+            reward, terminated, _, info = envs.advance(torch.zeros(2, 3))
+            assert reward.tolist() == [1, 1]
+            assert info["success"].all()
+            assert terminated.tolist() == [ends, ends]
+    crash = TabletopVectorEnv("AroundObstacle", 2, terminate_on_success=False)
+    crash.reset(seed=0)
+    crash.world.gripper.copy_(crash.world.disc_center)
+    assert crash.advance(torch.zeros(2, 3))[1].all()  # a failure is an end all the same
+
+
 # Copies and other processes
 
 
@@ -290,7 +376,7 @@ def test_the_batch_survives_pickling():
 
 def test_other_processes_make_the_same_trajectory():
     wanted = trajectory(begun())
-    assert joblib.Parallel(1)(joblib.delayed(trajectory)(begun()) for _ in range(1)) == [wanted]
+    assert joblib.Parallel(2)(joblib.delayed(trajectory)(begun()) for _ in range(2)) == [wanted] * 2
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(trajectory, (begun(),)) == wanted
 

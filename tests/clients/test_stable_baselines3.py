@@ -7,6 +7,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from helpers import one_line
 
 pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
@@ -15,30 +16,40 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from tutorial_utils.tabletop import TASKS
-from tutorial_utils.tabletop.sb3 import SB3VecEnv
+from tutorial_utils.tabletop import TASKS, Expert, TabletopVectorEnv
+from tutorial_utils.tabletop.sb3 import TOLD, SB3VecEnv
 
 SMALL = {"policy_kwargs": {"net_arch": [16]}, "verbose": 0}
 
 
-def numbers(envs: SB3VecEnv, steps: int) -> list[tuple]:
-    """What `steps` random steps returned."""
-    rng = np.random.default_rng(0)
-    return [envs.step(rng.uniform(-1, 1, (len(envs.reset_infos), 3))) for _ in range(steps)]
-
-
 @pytest.mark.parametrize("kind", ["state", "goal", "state+image", "image"])
 def test_the_adapter_steps_the_batch(kind):
-    envs = SB3VecEnv("PickPlace", 3, obs=kind, reward="sparse", terminate_on_success=True)
-    twin = SB3VecEnv("PickPlace", 3, obs=kind, reward="sparse", terminate_on_success=True)
-    for each in (envs, twin):
-        each.seed(5)
-        each.reset()
-    for got, same in zip(numbers(envs, 41), numbers(twin, 41), strict=True):
-        for part in (got, same):
-            assert part[1].shape == part[2].shape == (3,)
-        for name in got[0] if isinstance(got[0], dict) else [...]:
-            np.testing.assert_array_equal(got[0][name], same[0][name])
+    """Robot i starts where a single environment with its seed does and gets what the batch says."""
+    options = {"obs": kind, "reward": "oracle", "terminate_on_success": True}
+    envs, batch = SB3VecEnv("PickPlace", 3, **options), TabletopVectorEnv("PickPlace", 3, **options)
+    envs.seed(5)
+    got, wanted = envs.reset(), batch.reset(seed=[5, 6, 7])[0]
+    rng = np.random.default_rng(0)
+    for _ in range(41):
+        for name in got if isinstance(got, dict) else [...]:
+            np.testing.assert_array_equal(got[name], wanted[name])
+        action = rng.uniform(-1, 1, (3, 3)).astype(np.float32)
+        got, reward, done, infos = envs.step(action)
+        wanted, paid, terminated, truncated, info = batch.step(torch.from_numpy(action))
+        np.testing.assert_array_equal(reward, paid)
+        np.testing.assert_array_equal(done, terminated | truncated)
+        for i, told in enumerate(infos):
+            assert {name: told[name] for name in TOLD} == {name: info[name][i] for name in TOLD}
+    fresh = envs.reset()  # without a seed: the next episodes, and statistics from zero
+    assert not np.array_equal(
+        *(
+            x["state"] if kind == "state+image" else x["observation"] if kind == "goal" else x
+            for x in (fresh, got)
+        )
+    )
+    for _ in range(40):
+        *_, infos = envs.step(np.zeros((3, 3)))
+    assert [told["episode"]["l"] for told in infos] == [40] * 3
 
 
 def test_the_end_of_an_episode_is_told_as_stable_baselines_tells_it():
@@ -57,8 +68,8 @@ def test_the_end_of_an_episode_is_told_as_stable_baselines_tells_it():
         *_, known = theirs.step(action)
         total += reward
         assert done.all() == (t == 29)
-    assert ({"terminal_observation", "TimeLimit.truncated", "is_success"}) <= set(known[0])
-    assert set(infos[0]) == {"terminal_observation", "TimeLimit.truncated", "is_success", "episode"}
+    np.testing.assert_allclose(infos[0]["terminal_observation"], known[0]["terminal_observation"])
+    assert set(known[0]) <= set(infos[0])
     assert infos[1]["TimeLimit.truncated"] is known[1]["TimeLimit.truncated"] is True
     assert infos[1]["episode"]["l"] == known[1]["episode"]["l"] == 30
     assert infos[1]["episode"]["r"] == pytest.approx(total[1], abs=1e-5)
@@ -126,19 +137,24 @@ def test_hindsight_replay(native):
 @pytest.mark.parametrize("task", list(TASKS))
 def test_compute_reward_is_the_reward_of_the_step(task):
     """For one robot and for many, whatever was reached: what Gymnasium-Robotics asks for."""
-    env = gymnasium.make(f"Tabletop/{task}-v0", obs="goal")
-    rows, rewards = [], []
-    env.reset(seed=0)
-    env.action_space.seed(0)
-    for _ in range(20):
-        obs, reward, *_, info = env.step(env.action_space.sample())
-        rows.append(obs)
+    batch = TabletopVectorEnv(task, 50, obs="goal")
+    batch.reset(seed=0)
+    expert, rewards, goals = Expert(noise=0.4), [], []
+    for _ in range(TASKS[task].horizon - 1):
+        obs, reward, *_ = batch.step(expert(batch.world))
+        goals.append((obs["achieved_goal"], obs["desired_goal"]))
         rewards.append(reward)
-        goals = obs["achieved_goal"], obs["desired_goal"]
-        assert env.unwrapped.compute_reward(*goals, info) == reward
-        assert env.unwrapped.compute_reward(obs["achieved_goal"], obs["achieved_goal"], info) == 1
-    many = (np.stack([x[name] for x in rows]) for name in ("achieved_goal", "desired_goal"))
-    np.testing.assert_array_equal(env.unwrapped.compute_reward(*many, [{}] * 20), rewards)
+    achieved, desired = (torch.stack(x) for x in zip(*goals, strict=True))  # [T, 50, G]
+    rewards = torch.stack(rewards).numpy()
+    assert set(rewards.flatten()) == {0, 1}
+    np.testing.assert_array_equal(batch.compute_reward(achieved, desired, {}), rewards)
+    np.testing.assert_array_equal(
+        batch.compute_reward(achieved.double().numpy(), desired, {}), rewards
+    )
+    env = gymnasium.make(f"Tabletop/{task}-v0", obs="goal").unwrapped
+    for a, d, r in zip(achieved[:, 0], desired[:, 0], rewards[:, 0], strict=True):
+        assert env.compute_reward(a.numpy(), d.numpy(), {}) == r
+        assert env.compute_reward(a.numpy(), a.numpy(), {}) == 1
 
 
 def test_a_disc_that_is_held_is_not_placed():
@@ -153,6 +169,13 @@ def test_what_the_adapter_cannot_do():
     with pytest.raises(ValueError, match="words") as error:
         SB3VecEnv("PickPlace", 2, obs="all")
     one_line(error, "state+image")
+    with pytest.raises(ValueError, match="resets within a step") as error:
+        SB3VecEnv("PickPlace", 2, autoreset_mode="next_step")
+    one_line(error, "same_step")
+    env = gymnasium.make("Tabletop/Sort-v0", obs="goal").unwrapped
+    with pytest.raises(ValueError, match="6 numbers") as error:
+        env.compute_reward(np.zeros(4), np.zeros(4), {})
+    one_line(error, "Sort")
     env = gymnasium.make("Tabletop/PickPlaceDense-v0", obs="goal").unwrapped
     with pytest.raises(ValueError, match="sparse") as error:
         env.compute_reward(np.zeros(3), np.zeros(3), {})

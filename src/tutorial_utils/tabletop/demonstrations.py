@@ -45,28 +45,26 @@ def collect(
     task: str | Task,
     episodes: int,
     seed: int,
-    max_steps: int | None = None,
     **env_options: Any,
 ) -> list[EpisodeBuffer]:
-    """Record episodes, all at once; those longer than `max_steps` count as truncated.
+    """Record episodes, all at once, each up to its end or the environment's time limit.
 
     Args:
         policy: as in `evidence.evaluate`; the members of a population share the episodes.
         seed: of the episodes.
-        env_options: passed to the environment (obs, size, shift, reward, distractors, device).
+        env_options: those of `TabletopVectorEnv`, such as obs, shift or max_episode_steps.
 
     Returns:
         Buffers of T steps: observations [T + 1, ...], the rest [T, ...]; infos hold "success" and
         "cost", options the "instruction"; `env.reset(seed=torch.tensor([buffer.seed]))` replays.
     """
     task, episodes = get_task(task), positive_int(episodes, "episodes")
-    steps = task.horizon if max_steps is None else positive_int(max_steps, "max_steps")
     env, members = TabletopVectorEnv(task, episodes, **env_options), getattr(policy, "members", 1)
     keys = robot_keys(seed, episodes, env.device)
     seen, running = [env.reset(seed=keys)[0]], torch.ones_like(keys, dtype=torch.bool)
     rows: list[tuple[Tensor, ...]] = []
     words = instructions(env.world, torch.arange(episodes, device=env.device))
-    while running.any() and len(rows) < steps:
+    while running.any():
         action = act(policy, env, members).clamp(-1.0, 1.0)
         reward, ended, cut, info = env.advance(action)
         rows.append((action, reward, ended, cut, info["success"], info["cost"]))
@@ -79,7 +77,6 @@ def _cut(
     seen: list[Obs], data: list[Tensor], words: list[str], keys: list[int]
 ) -> list[EpisodeBuffer]:
     """One buffer per robot, up to the end of its first episode; `data` are [N, T, ...]."""
-    data[3][:, -1] |= ~data[2][:, -1]  # what still runs is truncated here
     length = ((data[2] | data[3]).int().argmax(1) + 1).tolist()
     named: list[dict[str, Any]] = [{"": x} if isinstance(x, Tensor) else {**x} for x in seen]
     parts = [name for name in named[0] if name != "instruction"]
@@ -109,7 +106,7 @@ def write_dataset(
 
     Its metadata tell the task, the expert and its measured success, the seed and the env_options.
     `recover_environment()` makes the environment again, on the default device. Where that cannot be
-    (a task of one's own, a shift, a reward function), "no_env_spec" in the metadata says why.
+    (a task of one's own, a reward function), "no_env_spec" in the metadata says why.
     """
     data, task = _folder(dataset_id), get_task(task)
     buffers = collect(expert, task, episodes, seed, **env_options)
@@ -157,10 +154,11 @@ def _spec(task: Task, options: dict[str, Any]) -> tuple[EnvSpec | None, dict[str
         return None, {"no_env_spec": f"Gymnasium knows no task {task.name!r} like this one"}
     # The machine that loads a dataset need not have the device of the one that wrote it.
     options = {name: value for name, value in options.items() if name != "device"}
-    if isinstance(shift := options.get("shift"), Shift):  # as JSON has it
-        options["shift"] = json.loads(json.dumps(asdict(shift)))
     spec = gymnasium.make(task.env_id, **options).spec
     with contextlib.suppress(TypeError, ValueError):  # not JSON
+        if isinstance(shift := options.get("shift"), Shift):  # as JSON has it
+            plain_shift = json.loads(json.dumps(asdict(shift)))
+            spec = gymnasium.make(task.env_id, **options | {"shift": plain_shift}).spec
         if spec is not None and EnvSpec.from_json(spec.to_json()) == spec:
             return spec, {}
     plain = (bool, int, float, str, type(None))

@@ -52,13 +52,17 @@ def compute_reward(task: Task, reward: object, achieved: Any, desired: Any) -> A
     """The sparse reward of any goals [..., G], as Gymnasium-Robotics has it: float32 [...].
 
     Raises:
-        ValueError: the environment's reward is not a function of the goals alone.
+        ValueError: the environment's reward is not a function of the goals alone, or G is not that
+            of the task.
     """
     if reward != "sparse":
         raise ValueError('compute_reward needs reward="sparse": no other depends on goals alone.')
     k = max(task.objects, 1)
+    width = 3 if task.objects and task.graspable else 2
     a, b = (torch.as_tensor(x, dtype=torch.float32) for x in (achieved, desired))
-    a, b = (x.unflatten(-1, (k, -1)).movedim(-1, 0) for x in (a, b))  # [2 or 3, ..., k]
+    if {a.shape[-1:], b.shape[-1:]} != {(k * width,)}:
+        raise ValueError(f"a goal of {task.name} has {k * width} numbers: see goals.")
+    a, b = (x.unflatten(-1, (k, width)).movedim(-1, 0) for x in (a, b))  # [2 or 3, ..., k]
     near = distance(a, b) < (PLACE_RADIUS if task.objects else REACH_RADIUS)
     same = (near & ((a[2:] > 0.5) == (b[2:] > 0.5)).all(0)).all(-1)  # held or free as wanted
     return same.numpy().astype(np.float32)[()]

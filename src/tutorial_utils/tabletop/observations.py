@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, TypeGuard
+from typing import Any, TypedDict, TypeGuard
 
+import numpy as np
+from gymnasium import spaces
 from torch import Tensor
+
+from .sentences import CHARACTERS, MAX_LENGTH
 
 OBSERVATIONS = ("state", "image", "state+image", "all", "goal")
 
@@ -19,6 +23,18 @@ class Everything(TypedDict):
 
 Named = dict[str, Tensor]  # of the kinds "state+image" and "goal": tensors [N, ...]
 Obs = Tensor | Named | Everything
+
+
+def space(kind: str, width: int, size: int) -> spaces.Space[Any]:
+    """What one robot may observe: a state of `width` numbers, an image of `size` pixels, words."""
+    state = spaces.Box(-1.0, 1.0, (width,), np.float32)
+    image = spaces.Box(0, 255, (size, size, 3), np.uint8)
+    words = spaces.Text(MAX_LENGTH, charset=CHARACTERS)
+    if kind == "all":
+        return spaces.Dict({"state": state, "image": image, "instruction": words})
+    if kind == "state+image":
+        return spaces.Dict({"state": state, "image": image})
+    return state if kind == "state" else image
 
 
 def has_words(obs: Obs) -> TypeGuard[Everything]:

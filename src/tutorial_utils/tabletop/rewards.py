@@ -9,7 +9,9 @@ This is the potential-based form of Ng, Harada and Russell (1999) for a discount
 gamma * Phi(s') and keeps the best policies exactly as they are for a learner with that gamma; but
 with Phi below 0 it pays (gamma - 1) * Phi(s) to a robot that waits, and learners of other discounts
 collect that instead of succeeding. For a learner with a discount below 1 the form here is theirs
-plus (1 - gamma) * Phi(s'): a small price, in each step, of the distance that is left.
+plus (1 - gamma) * Phi(s'): a small price, in each step, of the distance that is left. Another
+difference is a failure, where their Phi is 0: here a robot that drives into the obstacle keeps what
+it was paid on the way. Success still earns more than any other end.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ RewardFn = Callable[[Mapping[str, Tensor]], Tensor]
 
 _SCALE = 0.5  # potential per table unit of distance
 _STAGE = 0.3  # extra distance charged for a stage (press, grasp) that is still to come
-_FAR = 3.0  # more than any way to a disc, so that finishing one disc always raises Phi
+_FAR = 3.0  # more than any way to a disc, so that to press or to finish a disc always raises Phi
 
 
 def potential(world: World) -> Tensor:
@@ -66,7 +68,7 @@ def _left_to_place(world: World) -> Tensor:
     left = torch.where(placed, 0.0, carry + reach).sum(0)
     if world.task.button:
         press = distance(world.gripper, world.button) + 2 * _STAGE
-        left = torch.where(world.pressed > 0.5, left, press + carry[0] + 1.0)
+        left = torch.where(world.pressed > 0.5, left, press + carry[0] + _FAR)
     return left
 
 

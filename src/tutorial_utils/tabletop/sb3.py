@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 
 try:
     from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
@@ -17,6 +18,8 @@ except ModuleNotFoundError as error:
 from .observations import Obs, has_words, tensors
 from .tasks import Task
 from .vector_env import TabletopVectorEnv
+
+TOLD = ("success", "is_success", "failure", "cost")  # of the batch's info
 
 
 class SB3VecEnv(VecEnv):
@@ -35,15 +38,24 @@ class SB3VecEnv(VecEnv):
         self.batch = TabletopVectorEnv(task, num_envs, **options)
         if self.batch.obs_kind == "all":
             raise ValueError('Stable-Baselines3 has no space for words: use obs="state+image".')
+        if self.batch.autoreset_mode is not AutoresetMode.SAME_STEP:
+            raise ValueError(
+                'Stable-Baselines3 resets within a step: use autoreset_mode="same_step".'
+            )
         space = self.batch.single_observation_space
         self.render_mode = self.batch.render_mode
         super().__init__(num_envs, space, self.batch.single_action_space)
+        self.metadata["render_fps"] = self.batch.metadata["render_fps"]
         self._actions = torch.empty(0)
         self._return, self._length = np.zeros(num_envs), np.zeros(num_envs, int)
 
     def reset(self) -> Any:
-        """Start all episodes anew; the first call, and those after `seed`, from the seed."""
-        seed, self._seeds = self._seeds[0], [None] * self.num_envs
+        """Start all episodes anew; after `seed`, where single environments with these would start.
+
+        What `set_options` gave the first robot holds for all.
+        """
+        seed = None if self._seeds[0] is None else self._seeds
+        self._seeds = [None] * self.num_envs
         self._return[:], self._length[:] = 0, 0
         options, self._options = self._options[0], [{} for _ in range(self.num_envs)]
         return _numpy(self.batch.reset(seed=seed, options=options)[0])
@@ -56,12 +68,14 @@ class SB3VecEnv(VecEnv):
     def step_wait(self) -> Any:
         """Act: (obs, reward, done, infos)."""
         obs, reward, terminated, truncated, info = self.batch.step(self._actions)
-        rewards, success = reward.cpu().numpy(), info["success"].cpu().numpy()
+        rewards = reward.clone().cpu().numpy()  # PPO adds to it
         done, cut = (terminated | truncated).cpu().numpy(), truncated.cpu().numpy()
         self._return += rewards
         self._length += 1
+        told = [info[name].cpu().numpy() for name in TOLD]
         infos: list[dict[str, Any]] = [
-            {"is_success": s, "TimeLimit.truncated": False} for s in success
+            dict(zip(TOLD, row, strict=True)) | {"TimeLimit.truncated": False}
+            for row in zip(*told, strict=True)
         ]
         if done.any():
             last = _numpy(info["final_obs"])

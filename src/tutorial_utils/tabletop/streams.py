@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -69,18 +69,19 @@ def robot_keys(seed: Seeds, num_robots: int, device: torch.device) -> Tensor:
         ValueError: a negative seed, one that is no whole number, or not one per robot.
     """
     robots = torch.arange(num_robots, device=device)
-    if isinstance(seed, SupportsIndex) and not isinstance(seed, Tensor | np.ndarray):
-        if index(seed) < 0:
-            raise ValueError(f"seed must be 0 or more, not {seed}.")
-        return mix(torch.full_like(robots, index(seed)), robots)
-    if not isinstance(seed, Tensor):
-        each = [np.random.SeedSequence().generate_state(1)[0] if s is None else s for s in seed]
-        if not all(isinstance(s, SupportsIndex) and index(s) >= 0 for s in each):
-            raise ValueError(f"seeds must be whole numbers of 0 or more, not {seed!r}.")
-        return mix(_one_each(torch.tensor([index(s) for s in each]), robots), 0)
-    if seed.is_floating_point():
-        raise ValueError(f"seeds must be whole numbers, not {seed.dtype}.")
-    return _one_each(seed, robots)
+    if isinstance(seed, Tensor):
+        if seed.is_floating_point():
+            raise ValueError(f"seeds must be whole numbers, not {seed.dtype}.")
+        return _one_each(seed, robots)
+    many = isinstance(seed, Sequence) or np.ndim(seed) == 1
+    each: list[Any] = [*seed] if many else [seed]  # type: ignore[misc]
+    each = [np.random.SeedSequence().generate_state(1)[0] if s is None else s for s in each]
+    if not all(isinstance(s, SupportsIndex) and index(s) >= 0 for s in each):
+        raise ValueError(f"a seed must be a whole number of 0 or more, not {seed!r}.")
+    keys = torch.tensor([index(s) % 2**63 for s in each])
+    return (
+        mix(_one_each(keys, robots), 0) if many else mix(keys.to(device).expand(num_robots), robots)
+    )
 
 
 def _one_each(seeds: Tensor, robots: Tensor) -> Tensor:

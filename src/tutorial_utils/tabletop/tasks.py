@@ -146,11 +146,13 @@ def get_task(task: str | Task) -> Task:
     """Look a task up by name ("PickPlace") or Gymnasium id ("Tabletop/PickPlace-v0").
 
     Raises:
-        ValueError: unknown name; the message lists the valid ones.
+        ValueError: unknown name, or a "Dense" id, which names a reward as well.
     """
     if isinstance(task, Task):
         return task
     name = task.removeprefix("Tabletop/").removesuffix("-v0") if isinstance(task, str) else task
+    if isinstance(name, str) and (plain := name.removesuffix("Dense")) in TASKS and plain != name:
+        raise ValueError(f'{task!r} is for gymnasium.make: here take {plain!r}, reward="oracle".')
     return TASKS[one_of(name, TASKS, "task")]
 
 

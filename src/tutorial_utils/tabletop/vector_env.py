@@ -16,10 +16,10 @@ from torch import Tensor
 
 from .._validate import one_of, positive_int
 from . import goals
-from .observations import OBSERVATIONS, Obs, replaced
+from .observations import OBSERVATIONS, Obs, replaced, space
 from .rendering import render
 from .rewards import REWARDS, RewardFn, checked, fields, potential, shaped_reward
-from .sentences import CHARACTERS, MAX_LENGTH, instructions
+from .sentences import instructions
 from .streams import Seeds, mix, robot_keys
 from .tasks import Shift, Task, get_task
 from .world import World
@@ -53,9 +53,10 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         autoreset_mode: "same_step", "next_step" or "disabled", as Gymnasium defines them.
 
     `step` returns (obs, reward [N], terminated [N], truncated [N], info). `info` holds "success",
-    its other name "is_success", "failure" (bool [N]) and "cost" (float [N]). With "same_step" it
-    also holds "final_obs", the observation that the action led to, before any reset, valid in every
-    row, and what Gymnasium adds where an episode ended: "_final_obs", "final_info", "_final_info".
+    its other name "is_success", "failure" (bool [N]) and "cost" (float [N]). They
+    describe the state that the action led to, before any reset. With "same_step" `info` also holds
+    "final_obs", the observation of that state, valid in every row, and what Gymnasium adds where an
+    episode ended: "_final_obs", "final_info", "_final_info".
 
     Everything is torch. `gymnasium.wrappers.vector.ArrayConversion(envs, env_xp=torch,
     target_xp=numpy)` is the same batch for clients that want numpy.
@@ -89,7 +90,8 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         self.world = World(self.task, num_envs, device, shift, distractors)
         self._set_clock(max_episode_steps, terminate_on_success, autoreset_mode)
         self._set_render_mode(render_mode)
-        self.single_observation_space = self._space()
+        goal, width = self.obs_kind == "goal", len(self.world.state)
+        self.single_observation_space = goals.space(self.world) if goal else space(obs, width, size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -112,9 +114,9 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         self.max_episode_steps = positive_int(steps, "max_episode_steps")
         ends = self.obs_kind != "goal" if terminate_on_success is None else terminate_on_success
         self.terminate_on_success = bool(ends)
-        mode = str(getattr(autoreset_mode, "name", autoreset_mode)).lower()
-        one_of(mode, AUTORESET, "autoreset_mode")
-        self.autoreset_mode = AutoresetMode[mode.upper()]
+        mode = getattr(autoreset_mode, "name", autoreset_mode)
+        one_of(str(mode).lower(), AUTORESET, "autoreset_mode")
+        self.autoreset_mode = AutoresetMode[str(mode).upper()]
         self.metadata = {"autoreset_mode": self.autoreset_mode}
 
     def _set_render_mode(self, mode: str | None) -> None:
@@ -122,18 +124,6 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
             raise ValueError(f"render_mode must be None or 'rgb_array', not {mode!r}.")
         self.render_mode = mode
         self.metadata |= {"render_modes": ["rgb_array"], "render_fps": 10}
-
-    def _space(self) -> spaces.Space[Any]:
-        if self.obs_kind == "goal":
-            return goals.space(self.world)
-        state = spaces.Box(-1.0, 1.0, (len(self.world.state),), np.float32)
-        image = spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
-        words = spaces.Text(MAX_LENGTH, charset=CHARACTERS)
-        if self.obs_kind == "all":
-            return spaces.Dict({"state": state, "image": image, "instruction": words})
-        if self.obs_kind == "state+image":
-            return spaces.Dict({"state": state, "image": image})
-        return state if self.obs_kind == "state" else image
 
     # ---------------------------------------------------------------- Gymnasium
 
@@ -155,23 +145,31 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         """
         if seed is None and not self.started:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
+        options = options or {}
+        chosen = self._chosen(options.get("reset_mask"))
         if seed is not None:
-            self._keys = robot_keys(seed, self.num_envs, self.device)
-            self._number.zero_()
+            keys = robot_keys(seed, self.num_envs, self.device)
+            self._keys = torch.where(chosen, keys, self._keys)
+            self._number.masked_fill_(chosen, 0)
             self.started = True
-        mask = None if options is None else options.get("reset_mask")
-        chosen = torch.ones_like(self._over) if mask is None else self._mask(mask)
         self._start(self._everyone[chosen])
-        self._over &= ~chosen
-        if options and options.get("stagger"):
-            spread = mix(self.world.episode, 3000) & 0x7FFFFFFF
-            self.world.elapsed.copy_(spread % self.max_episode_steps)
+        self._over = self._over & ~chosen
+        if options.get("stagger"):
+            spread = (mix(self.world.episode, 3000) & 0x7FFFFFFF) % self.max_episode_steps
+            self.world.elapsed.copy_(torch.where(chosen, spread, self.world.elapsed))
         return self.observe(), self._facts()
 
     def step(self, actions: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Info]:
-        """Act with `actions` [N, 3]; robots whose episode ended start the next one."""
+        """Act with `actions` [N, 3]; robots whose episode ended start the next one.
+
+        Raises:
+            ResetNeeded: with autoreset "disabled", for robots whose episode is over.
+        """
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._over.any():
+            raise ResetNeeded('reset(options={"reset_mask": done}) robots whose episode is over.')
         reward, terminated, truncated, info = self.advance(actions)
         if self.autoreset_mode is AutoresetMode.DISABLED:
+            self._over = terminated | truncated
             return self.observe(), reward, terminated, truncated, info
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             return self._next_step(reward, terminated, truncated, info)
@@ -247,7 +245,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         Raises:
             ValueError: wrong shape, or NaN or infinite entries.
         """
-        actions = torch.as_tensor(actions, dtype=torch.float32, device=self.device)
+        actions = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if actions.shape != (self.num_envs, 3):
             raise ValueError(
                 f"actions must have shape ({self.num_envs}, 3), not {tuple(actions.shape)}: "
@@ -257,15 +255,19 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
             raise ValueError("actions must be finite: at least one is NaN or infinite.")
         return actions
 
-    def _mask(self, mask: object) -> Tensor:
-        """Which robots to start.
+    def _chosen(self, mask: object) -> Tensor:
+        """Which robots to start, bool [N].
 
         Raises:
-            ValueError: it is no bool [N] with at least one True.
+            ValueError: the mask is no bool [N] with at least one True, or nothing has started yet.
         """
-        chosen = torch.as_tensor(mask, device=self.device)
+        chosen = (
+            torch.ones_like(self._over) if mask is None else torch.as_tensor(mask).to(self.device)
+        )
         if chosen.dtype != torch.bool or chosen.shape != (self.num_envs,) or not chosen.any():
             raise ValueError(f"reset_mask must be bool [{self.num_envs}] with at least one True.")
+        if not (self.started or chosen.all()):
+            raise ValueError("reset all robots before you reset some of them with reset_mask.")
         return chosen
 
     def _start(self, robots: Tensor) -> None:
