@@ -1,11 +1,12 @@
 """Stable-Baselines3's own algorithms on the lab, learning and keeping what they learnt.
 
-    python benchmarks/train_sb3.py SAC PickPlace              three seeds; episodes go on
-    python benchmarks/train_sb3.py SAC PickPlace --ends       success ends the episode
-    python benchmarks/train_sb3.py HER PickPlace --seeds 1
+    python benchmarks/train_sb3.py PPO PickPlace --ends       three seeds; success ends the episode
+    python benchmarks/train_sb3.py SAC PickPlace              episodes go on after success
+    python benchmarks/train_sb3.py HER PickPlace --seeds 1    the sparse reward alone
 
-Each line is the success on 200 held-out episodes after a tenth of the training, of the mean action:
-at the end of the episode, so that a robot that moves on from the goal does not count.
+Each line is one training: the success on 200 held-out episodes after each tenth of it, of the mean
+action, in the last step of the episode, so that a robot that moves on from the goal does not count.
+Stable-Baselines3 rounds each tenth up to whole rollouts.
 """
 
 from __future__ import annotations
