@@ -51,6 +51,8 @@ def notebook(monkeypatch):
     """Lets the program run in a notebook that has these variables."""
 
     def run_in(**variables):
+        for name in variables:  # the package writes them there: undone after the test
+            monkeypatch.setenv(name, "")
         shell = SimpleNamespace(user_ns=variables)
         monkeypatch.setattr("IPython.get_ipython", lambda: shell)
 

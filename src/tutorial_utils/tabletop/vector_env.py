@@ -213,9 +213,9 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
         """One step of all robots without autoreset: reward, terminated, truncated, info."""
         if not self.started:
             raise ResetNeeded("call reset() before step().")
-        action = self._checked(actions)
+        self.action = self._checked(actions)  # kept for those who watch
         world = self.world
-        world.step(action)
+        world.step(self.action)
         info = self._facts()
         success, failure = info["success"], info["failure"]
         terminated = success | failure if self.terminate_on_success else failure
@@ -226,7 +226,7 @@ class TabletopVectorEnv(gymnasium.vector.VectorEnv[Obs, Tensor, Tensor]):
             oracle = shaped_reward(reward, self._before, after)
             self._before = after
             if callable(self.reward):
-                known = fields(world, action) | {"sparse": reward, "oracle": oracle}
+                known = fields(world, self.action) | {"sparse": reward, "oracle": oracle}
                 known |= {name: info[name] for name in ("success", "failure", "cost")}
                 reward = checked(self.reward(known), self.num_envs)
             else:
