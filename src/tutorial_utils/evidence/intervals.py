@@ -62,7 +62,8 @@ class Interval:
         digits = 2 if size < 10 else 1 if size < 100 else 0
         if width > 1e-9 * size:  # enough digits to tell the ends apart
             digits = min(max(digits, -floor(log10(width))), 9)
-        return f"{self.estimate:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
+        style = f"z,.{digits}f"  # z: no minus before a zero
+        return f"{self.estimate:{style}} [{self.low:{style}}, {self.high:{style}}]"
 
 
 def numbers(values: Any, what: str, ndims: Sequence[int], finite: bool = True) -> np.ndarray:
