@@ -6,7 +6,7 @@ NEWEST := .venv-newest
 EXTRAS := robotics,llm,book,dev
 export OMP_NUM_THREADS := 1
 
-.PHONY: help book test browser zip pdf site fill wheel colab oldest lean newest lab execute replicate weekly bench clean
+.PHONY: help book test browser zip pdf site fill wheel colab oldest lean newest lab execute replicate weekly smollm bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -68,6 +68,9 @@ replicate: $(INSTALLED)  ## run a chapter with seeds that nobody has used (CHAPT
 
 weekly: $(INSTALLED)  ## replicate every chapter once, with a seed of this week's
 	$(PYTHON) tools/replicate.py --seeds=week --all
+
+smollm: $(INSTALLED)  ## put SmolLM2-135M, a real small language model, into the book's cache (93 MB)
+	$(PYTHON) tools/smollm.py
 
 bench: book  ## measure the speeds that the book quotes, into benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/run.py

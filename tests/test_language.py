@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import stat
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from tutorial_utils.language.backends import (
     LanguageModel,
     LanguageModelError,
     Usage,
+    smollm,
 )
 
 SECRET = "sk-test-5e1f0c0ffee"
@@ -847,6 +849,21 @@ def test_a_local_model_proposes(local):
     assert "<end>" not in "".join(answers)
     assert model.usage.calls == 1
     assert 4 <= model.usage.completion_tokens <= 32
+
+
+def test_the_real_model_is_the_one_that_is_named_or_cached(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DUALITY_CACHE", str(tmp_path))
+    monkeypatch.delenv("DUALITY_SMOLLM", raising=False)
+    assert smollm() is None
+    assert "make smollm" in capsys.readouterr().out
+    monkeypatch.setenv("DUALITY_SMOLLM", str(folder))
+    assert smollm(max_tokens=3).name == folder.name
+    monkeypatch.delenv("DUALITY_SMOLLM")
+    shutil.copytree(folder, tmp_path / "smollm2")
+    assert smollm().name == "smollm2"
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("DUALITY_CACHE", "off")
+    assert smollm() is None
 
 
 def test_a_seed_gives_the_same_answers_however_many(local):

@@ -45,7 +45,7 @@ class Run:
         empty = {"DUALITY_CACHE": own}
         # What this machine has trained before must decide neither the seconds in a stamp nor what
         # a replication finds.
-        first = empty if self.in_place else {}
+        first = empty | real_model() if self.in_place else {}
         last = empty if self.replication else {}
         return (
             first
@@ -72,6 +72,15 @@ class Run:
         stamp = metadata_of(load(target)).get("executed") or {}
         wanted = (source_hash(load(self.book.path(name))), self.mode, self.seed)
         return (stamp.get("source_hash"), stamp.get("mode"), stamp.get("seed")) != wanted
+
+
+def real_model() -> dict[str, str]:
+    """Where `make smollm` put the real model, for a run that has an empty cache of its own."""
+    from tutorial_utils._disk import cache_folder  # slow, for torch comes with it
+
+    folder = cache_folder()
+    found = folder and (folder / "smollm2").is_dir()
+    return {"DUALITY_SMOLLM": str(folder / "smollm2")} if found else {}
 
 
 def run_from_environment(book: Book, timeout: int) -> Run:

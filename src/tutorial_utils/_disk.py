@@ -8,6 +8,14 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+from ._settings import setting
+
+
+def cache_folder() -> Path | None:
+    """`DUALITY_CACHE`, or `~/.cache/duality-book`; None where it is `off`, or there is no home."""
+    where = setting("DUALITY_CACHE") or "~/.cache/duality-book"
+    return None if where == "off" else resolved(where)
+
 
 def resolved(folder: str | Path) -> Path | None:
     """The folder with its `~` resolved; None, and a warning, where this user has no home."""

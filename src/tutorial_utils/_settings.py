@@ -10,7 +10,7 @@ from ._validate import one_of
 
 PREFIX = "DUALITY_"
 SETTINGS = tuple(
-    PREFIX + name for name in ("MODE", "SEED", "THREADS", "CACHE", "RESULTS", "STRICT")
+    PREFIX + name for name in ("MODE", "SEED", "THREADS", "CACHE", "RESULTS", "STRICT", "SMOLLM")
 )
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .._disk import keep, resolved
-from .._settings import setting
+from .._disk import cache_folder, keep
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -30,9 +29,7 @@ def trained(network: nn.Module, train: Callable[[], object], *parts: object) -> 
     Returns:
         Whether the weights were found.
     """
-    where = setting("DUALITY_CACHE") or "~/.cache/duality-book"
-    folder = None if where == "off" else resolved(where)
-    if folder is None:
+    if (folder := cache_folder()) is None:
         train()
         return False
     file = folder / "weights" / f"{_key(network, parts)}.pt"

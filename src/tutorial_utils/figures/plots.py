@@ -23,7 +23,8 @@ _GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
 _IMITATION = ("imitation", "imitation_of_successes", *_GAUSSIAN)
 _SHOWN = ("expert", "demonstrations", "video")
 _EXPERTS = ("rpd,_annealed", "rl_data")
-_SABOTAGE = ("sabotage", "sabotaged", "shuffled", "wrong_words")
+_UNTRAINED = ("untrained", "ppo_+_untrained_advice", "dppo,_untrained")
+_SABOTAGE = ("sabotage", "sabotaged", "shuffled", "wrong_words", *_UNTRAINED)
 _ARMS = {
     palette.GREY: ("sparse", "none"),
     "#4B5866": ("random", "noise_free_bc", "grpo,_all_groups"),  # a lighter ink
@@ -32,7 +33,7 @@ _ARMS = {
     palette.ORANGE: (*_SHOWN, "best_of_16", "no_floor", "rloo", "rpd,_constant"),
     palette.PINK: ("llm", "language", "world_model", "rl_states,_hand's_actions", *_IMITATION),
     palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
-    palette.RED: (*_SABOTAGE, "twin", "untrained", "flipped", "clip_x_10"),
+    palette.RED: (*_SABOTAGE, "twin", "flipped", "clip_x_10"),
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
 _OTHERS = (palette.PINK, palette.CYAN, palette.ORANGE, palette.BLUE, palette.GREEN)

@@ -1,11 +1,13 @@
 """Language models behind one protocol: a local `HuggingFace` model and an OpenAI-compatible server.
 
 Both propose texts, score options, count what they use, and keep answers for the next run. Reward
-design asks them for programs; the coming chapter on planning with LLMs for the next skill.
+design asks them for programs; the coming chapter on planning with LLMs for the next skill. `smollm`
+is the real small model that the book measures beside its own.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .._disk import cache_folder
+from .._settings import setting
 from .._validate import positive_int
 from ._answers import EXTRA, AnswerCache, Backend, LanguageModelError, Usage, digest
 from ._endpoint import Endpoint
@@ -25,6 +29,7 @@ __all__ = [
     "LanguageModel",
     "LanguageModelError",
     "Usage",
+    "smollm",
 ]
 _LOGITS = 2**27  # numbers in one batch of scores: half a gigabyte
 
@@ -128,11 +133,31 @@ class HuggingFace(Backend):
         return scored
 
 
+def smollm(**options: Any) -> HuggingFace | None:
+    """SmolLM2-135M-Instruct (Ben Allal et al., 2025), or None and a line that says how to get it.
+
+    `DUALITY_SMOLLM` names a folder or a model of the hub; without it, the folder that `make smollm`
+    wrote into the cache of this machine is taken.
+    """
+    folder = cache_folder()
+    named: str | Path = setting("DUALITY_SMOLLM")
+    if not named and folder and (folder / "smollm2").is_dir():
+        named = folder / "smollm2"
+    if named:
+        return HuggingFace(named, **options)
+    print(
+        "No real model here: run make smollm in a checkout of the book, or set DUALITY_SMOLLM = "
+        '"HuggingFaceTB/SmolLM2-135M-Instruct" in a cell above (a download of 270 MB).'
+    )
+    return None
+
+
 def _load(model: str | Path, device: str) -> tuple[Any, Any, str]:
     """Tokenizer and model, whose classes the files decide, and what tells it from its namesakes."""
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging as bars
+        with warnings.catch_warnings(action="ignore"):  # tqdm misses ipywidgets in a notebook
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import logging as bars
     except ImportError:
         raise LanguageModelError(EXTRA.format("transformers")) from None
     folder = Path(model).expanduser()
