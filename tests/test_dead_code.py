@@ -27,7 +27,6 @@ ALLOWED = {
     "forward": "torch calls it",
     "kernel_spec": "nbclient reads it",
     "log_message": "http.server calls it",
-    "logprob": "readers rank options with any back-end",
     "mathjax_path": "Sphinx reads it",
     "optional_arguments": "docutils reads it",
     "pre_tokenizer": "tokenizers reads it",
