@@ -1,14 +1,14 @@
 """The little language of the reward programs that the small model reads and writes.
 
 A program adds up named terms; feedback says of each term how its training looked. Programs can also
-be drawn and edited at random: the search without a model that a model has to beat.
+be drawn at random: the search without a model that a model has to beat.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -96,17 +96,3 @@ def random_terms(fields: Sequence[str], rng: random.Random) -> tuple[Term, ...]:
         sign, coefficient = rng.choice(("", "-")), rng.choice(COEFFICIENTS)
         drawn.append(Term(f"term_{i}", sign, coefficient, rng.choice(gates), kind, tuple(about)))
     return tuple(drawn)
-
-
-def mutate(terms: Sequence[Term], fields: Sequence[str], rng: random.Random) -> tuple[Term, ...]:
-    """One random edit of random terms: a part of a term changes, or a term comes or goes."""
-    other, edit = random_terms(fields, rng)[0], rng.choice(("change", "change", "add", "drop"))
-    if edit == "add" or (edit == "drop" and len(terms) == 1):
-        number = max(int(term.name.removeprefix("term_")) for term in terms) + 1
-        return (*terms, replace(other, name=f"term_{number}"))
-    i = rng.randrange(len(terms))
-    if edit == "drop":
-        return (*terms[:i], *terms[i + 1 :])
-    parts = rng.choice((("sign",), ("coefficient",), ("gate",), ("kind", "about")))
-    new = replace(terms[i], **{part: getattr(other, part) for part in parts})
-    return (*terms[:i], new, *terms[i + 1 :])
