@@ -21,19 +21,22 @@ from ..evidence.intervals import Interval, band, bootstrap, numbers
 
 _GAUSSIAN = ("gaussian_bc", "gaussian_bc,_sampled", "gaussian_bc_+_ppo")
 _IMITATION = ("imitation", "imitation_of_successes", *_GAUSSIAN)
+_WRITTEN = ("llm", "language", "first_generation")
 _SHOWN = ("expert", "demonstrations", "video")
+_BEST = ("best_of_16", "best_of_64")
 _EXPERTS = ("rpd,_annealed", "rl_data")
 _UNTRAINED = ("untrained", "ppo_+_untrained_advice", "dppo,_untrained")
-_SABOTAGE = ("sabotage", "sabotaged", "shuffled", "wrong_words", *_UNTRAINED)
+_SHUFFLED = ("shuffled", "shuffled_success", "wrong_words", "wrong_plans")
+_SABOTAGE = ("sabotage", "sabotaged", *_SHUFFLED, *_UNTRAINED)
 _ARMS = {
     palette.GREY: ("sparse", "none"),
-    "#4B5866": ("random", "noise_free_bc", "grpo,_all_groups"),  # a lighter ink
-    palette.GREEN: ("oracle", "shaped", "reward_weighted", "last_5_steps", "grpo", *_EXPERTS),
+    "#4B5866": ("random", "uniform", "dppo,_calm", "grpo,_all_groups"),  # a lighter ink
+    palette.GREEN: ("oracle", "shaped", "reward_weighted", "grpo", *_EXPERTS),
     palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion", "hand's_states,_rl_actions"),
-    palette.ORANGE: (*_SHOWN, "best_of_16", "no_floor", "rloo", "rpd,_constant"),
-    palette.PINK: ("llm", "language", "world_model", "rl_states,_hand's_actions", *_IMITATION),
+    palette.ORANGE: (*_SHOWN, *_BEST, "rloo", "rpd,_constant"),
+    palette.PINK: (*_WRITTEN, "world_model", "rl_states,_hand's_actions", *_IMITATION),
     palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
-    palette.RED: (*_SABOTAGE, "twin", "flipped", "clip_x_10"),
+    palette.RED: (*_SABOTAGE, "twin", "flipped"),
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
 _OTHERS = (palette.PINK, palette.CYAN, palette.ORANGE, palette.BLUE, palette.GREEN)
