@@ -32,15 +32,7 @@ _ARMS = {
     palette.GREY: ("sparse", "none"),
     "#4B5866": ("random", "uniform", "dppo,_calm", "grpo,_all_groups"),  # a lighter ink
     palette.GREEN: ("oracle", "shaped", "reward_weighted", "grpo", *_EXPERTS),
-    palette.BLUE: (
-        "ppo",
-        "rehearsal",
-        "method",
-        "ours",
-        "dppo",
-        "diffusion",
-        "hand's_states,_rl_actions",
-    ),
+    palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion", "hand's_states,_rl_actions"),
     palette.ORANGE: (*_SHOWN, *_BEST, "kl_to_the_base", "rpd,_constant"),
     palette.PINK: (*_WRITTEN, "world_model", "rl_states,_hand's_actions", *_IMITATION),
     palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
