@@ -63,7 +63,10 @@ class Chapter:
 
     @cached_property
     def read_minutes(self) -> float:
-        return len(self._prose.split()) / WORDS_PER_MINUTE
+        """Minutes of the text; tables and lists of references are looked up and not read."""
+        lines = self._prose.splitlines()
+        read = [line for line in lines if not line.startswith(("|", "**References**"))]
+        return len(" ".join(read).split()) / WORDS_PER_MINUTE
 
     @cached_property
     def exercises(self) -> int:
