@@ -18,7 +18,7 @@ from outputs import IMAGES, alt_text, film_as_png, texts
 from prose_numbers import problems_with_numbers
 
 MAX_BYTES = 400 * 1024
-CELLS = range(20, 73)
+CELLS = range(20, 46)
 MAX_CELL_LINES, MAX_COLUMNS, MAX_FUNCTION_LINES = 25, 78, 30
 MIN_EXERCISES = 3
 SECTIONS = (
