@@ -33,9 +33,9 @@ _ARMS = {
     "#4B5866": ("random", "uniform", "dppo,_calm", "grpo,_all_groups"),  # a lighter ink
     palette.GREEN: ("oracle", "shaped", "reward_weighted", "grpo", *_EXPERTS),
     palette.BLUE: ("ppo", "method", "ours", "dppo", "diffusion", "hand's_states,_rl_actions"),
-    palette.ORANGE: (*_SHOWN, *_BEST, "kl_to_the_base", "rpd,_constant"),
+    palette.ORANGE: (*_SHOWN, *_BEST, "kl_to_the_base", "rpd,_constant", "joined_halves"),
     palette.PINK: (*_WRITTEN, "world_model", "rl_states,_hand's_actions", *_IMITATION),
-    palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised"),
+    palette.CYAN: ("bc", "diffusion_bc", "vlm", "vision_language", "supervised", "self_imitation"),
     palette.RED: (*_SABOTAGE, "twin", "flipped"),
 }
 _COLOR = {name: color for color, names in _ARMS.items() for name in names}
