@@ -177,6 +177,22 @@ claims.check()"""
     assert execute(root).stdout.splitlines()[1].startswith(f"FAILED {NAME}: cell 3: ClaimError")
 
 
+def test_a_replication_ends_with_the_claims_and_runs_no_exercise(root: Path, run) -> None:
+    check = """\
+from tutorial_utils.evidence import Claims, Interval
+claims = Claims("reward/tiny")
+claims.at_least("it wins", Interval(0.75, 0.7, 0.8), 0.5, no_twin="none")
+claims.check()"""
+    exercise = "open('exercise', 'w').close()"
+    path = write(root, NAME, code(check), code(exercise))
+    assert run("100:1")[0] == 0
+    assert stored(root)[0]["runs"][0]["claims"][0]["held"]
+    assert stored(root)[0]["digests"]["code"] == notebooks.source_hash(notebooks.load(path))
+    assert not path.with_name("exercise").exists()
+    assert execute(root).returncode == 0
+    assert path.with_name("exercise").exists()
+
+
 def test_seeds_are_used_once_unless_again_and_old_ranges_stay(root: Path, run) -> None:
     chapter(root)
     assert run("100:2")[0] == 0

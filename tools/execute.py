@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 from notebooks import Book, NotebookError, add_root_option
@@ -92,6 +92,7 @@ class Scheduler:
         """Run one worker to its end and return its last report."""
         command = [sys.executable, __file__, "--worker", "--root", str(run.book.root)]
         command += ["--timeout", str(run.timeout), name]
+        command += ["--replication"] if run.replication else []
         end: dict[str, Any] = {}
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -129,7 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="execute fresh chapters as well")
     parser.add_argument("--jobs", type=int, default=2, help="chapters at a time (default: 2)")
     parser.add_argument("--timeout", type=int, default=900, help="seconds a cell (default: 900)")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    for flag in ("--worker", "--replication"):
+        parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     add_root_option(parser)
     options = parser.parse_args(arguments)
     if options.all and options.chapters:
@@ -141,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.worker:
             from worker import worker  # the parent needs neither kernels nor pictures
 
-            return worker(run, options.chapters[0])
+            return worker(replace(run, replication=options.replication), options.chapters[0])
         return _execute(run, options)
     except NotebookError as error:
         print(error)

@@ -19,7 +19,8 @@ class Run:
     mode: str
     seed: int
     timeout: int  # seconds a cell
-    replication: bool = False  # finds out whether claims hold: one that fails is no error
+    # It finds out whether claims hold: one that fails is no error, and no exercise is run.
+    replication: bool = False
 
     @property
     def in_place(self) -> bool:

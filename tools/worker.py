@@ -81,6 +81,12 @@ def stop_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def up_to_claims(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells that a replication needs: those after `Claims.check()` are exercises."""
+    ends = [i for i, c in enumerate(cells, 1) if c.cell_type == "code" and ".check()" in c.source]
+    return cells[: ends[-1]] if ends else cells
+
+
 def run_cells(nb: NotebookNode, meter: Meter, path: Path, timeout: int) -> str:
     """Execute `nb` in place; returns the error of the cell that failed, in one line, or ''."""
     client = NotebookClient(
@@ -147,8 +153,11 @@ def work(run: Run, name: str, report: Callable[..., None]) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     Path(os.environ["DUALITY_RESULTS"]).mkdir(parents=True, exist_ok=True)
+    whole = nb.cells
+    nb.cells = up_to_claims(whole) if run.replication else whole
     meter = Meter(report, len(nb.cells))
     problem = run_cells(nb, meter, path, run.timeout)
+    nb.cells = whole
     clean(nb)
     if problem:
         save(nb, run.failed(name))
