@@ -150,15 +150,15 @@ def _note(chapter: Chapter, address: str) -> nodes.paragraph:
     if seeds:
         text = (
             f"Replications run the chapter up to its claims with fresh seeds, here {spelt(seeds)}. "
-            "A claim holds in one of them if its interval is on the right side of its bound and its "
-            "sabotaged twin fails. It should in nine of ten. "
+            "A claim holds in one of them if its interval is on the right side of its bound and "
+            "its sabotaged twin fails. It should in nine of ten. "
         )
         if has_earlier_code(counting(chapter)[-1], chapter):
             text += "They ran an earlier version of this chapter's code. "
     else:
         text = (
-            "No complete range of fresh seeds has tested these claims yet: what stands above is one "
-            "run, with the seeds with which it was written. "
+            "No complete range of fresh seeds has tested these claims yet: what stands above is "
+            "one run, with the seeds with which it was written. "
         )
     link = nodes.reference("", "All replications", refuri=address, internal=True)
     return nodes.paragraph("", text, link, nodes.Text("."), classes=["replications-note"])
