@@ -68,7 +68,10 @@ class HuggingFace(Backend):
             name, cache, temperature, max_tokens, backend="huggingface", seed=self._seed
         )
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer, self._model, self._key["model"] = _load(model, self._device)
+        kinds = ("AutoTokenizer", "AutoModelForCausalLM")
+        self._tokenizer, self._model, self._key["model"] = load_pretrained(
+            model, self._device, *kinds
+        )
         # Of a model that also sees, only the part that reads and writes is used.
         self._config = self._model.config.get_text_config(decoder=True)
         stops = self._model.generation_config.eos_token_id
@@ -152,11 +155,21 @@ def smollm(**options: Any) -> HuggingFace | None:
     return None
 
 
-def _load(model: str | Path, device: str) -> tuple[Any, Any, str]:
-    """Tokenizer and model, whose classes the files decide, and what tells it from its namesakes."""
+def load_pretrained(
+    model: str | Path, device: str, reader: str, network: str
+) -> tuple[Any, Any, str]:
+    """What `transformers` reads inputs with, the model, and what tells it from its namesakes.
+
+    Args:
+        model: a folder, or a name on the hub.
+        reader, network: names of the automatic classes, such as "AutoTokenizer".
+
+    Raises:
+        LanguageModelError: one line: `transformers` is missing, or the model cannot be loaded.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):  # tqdm misses ipywidgets in a notebook
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            import transformers
             from transformers.utils import logging as bars
     except ImportError:
         raise LanguageModelError(EXTRA.format("transformers")) from None
@@ -170,8 +183,8 @@ def _load(model: str | Path, device: str) -> tuple[Any, Any, str]:
         if folder.is_dir():  # a download keeps its progress bar
             hide()
         with torch.random.fork_rng():  # the weights are drawn before they are read
-            tokenizer = AutoTokenizer.from_pretrained(where, **options)
-            network: Any = AutoModelForCausalLM.from_pretrained(where, **options)
+            reads: Any = getattr(transformers, reader).from_pretrained(where, **options)
+            loaded: Any = getattr(transformers, network).from_pretrained(where, **options)
     except Exception as error:  # files from anywhere raise anything
         raise LanguageModelError(
             f"cannot load the model {str(model)!r} ({type(error).__name__}): give a folder made by "
@@ -180,7 +193,7 @@ def _load(model: str | Path, device: str) -> tuple[Any, Any, str]:
     finally:
         if is_loud:
             show()
-    state = getattr(network.config, "_commit_hash", None)
+    state = getattr(loaded.config, "_commit_hash", None)
     if folder.is_dir():
         state = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
-    return tokenizer, network.to(device).eval(), f"{where} {state}"
+    return reads, loaded.to(device).eval(), f"{where} {state}"

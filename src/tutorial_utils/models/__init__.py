@@ -1,8 +1,7 @@
 """Networks for a whole population, and the losses of their own training.
 
-Nothing here improves a policy by its rewards: that is learning. The modules `chains`,
-`diffusion`, `gpt`, `vla` and `vla_training` are imported by name: not every chapter needs what they
-load.
+Nothing here improves a policy by its rewards: that is learning. The modules in lower case are
+imported by name: not every chapter needs what they load.
 """
 
 from __future__ import annotations
@@ -15,7 +14,11 @@ __all__ = [
     "PopulationLinear",
     "chains",
     "diffusion",
+    "dual_encoder",
     "gpt",
+    "pictures",
     "vla",
     "vla_training",
+    "vlm",
+    "vlm_training",
 ]

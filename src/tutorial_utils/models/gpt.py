@@ -87,9 +87,22 @@ class Transformer(Network):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))
                 nn.init.zeros_(last.bias)
 
-    def forward(self, ids: Tensor, caches: list[list[Tensor]] | None = None) -> Tensor:
-        """Logits [B, T, V] for ids [B, T]. `caches`: a list per block of what came before."""
-        x = self.embedding(ids)
+    def forward(
+        self,
+        ids: Tensor,
+        caches: list[list[Tensor]] | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, T, V] for ids [B, T].
+
+        Args:
+            caches: a list per block of what came before.
+            prefix: vectors [B, M, width] that stand before the tokens, such as what was seen in an
+                image; the result then has M + T places.
+        """
+        x: Tensor = self.embedding(ids)
+        if prefix is not None:
+            x = torch.cat((prefix, x), 1)
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches else None)
         return F.linear(self.norm(x), self.embedding.weight)

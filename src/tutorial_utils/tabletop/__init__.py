@@ -39,6 +39,7 @@ __all__ = [
     "potential",
     "render",
     "robot_keys",
+    "scenes",
     "streams",
 ]
 
