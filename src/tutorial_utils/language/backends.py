@@ -155,14 +155,11 @@ def smollm(**options: Any) -> HuggingFace | None:
     return None
 
 
-def load_pretrained(
-    model: str | Path, device: str, reader: str, network: str
-) -> tuple[Any, Any, str]:
+def load_pretrained(model: str | Path, device: str, *kinds: str) -> tuple[Any, Any, str]:
     """What `transformers` reads inputs with, the model, and what tells it from its namesakes.
 
     Args:
-        model: a folder, or a name on the hub.
-        reader, network: names of the automatic classes, such as "AutoTokenizer".
+        kinds: the names of two automatic classes, such as "AutoTokenizer" and "AutoModel".
 
     Raises:
         LanguageModelError: one line: `transformers` is missing, or the model cannot be loaded.
@@ -183,8 +180,9 @@ def load_pretrained(
         if folder.is_dir():  # a download keeps its progress bar
             hide()
         with torch.random.fork_rng():  # the weights are drawn before they are read
-            reads: Any = getattr(transformers, reader).from_pretrained(where, **options)
-            loaded: Any = getattr(transformers, network).from_pretrained(where, **options)
+            reads, loaded = (
+                getattr(transformers, x).from_pretrained(where, **options) for x in kinds
+            )
     except Exception as error:  # files from anywhere raise anything
         raise LanguageModelError(
             f"cannot load the model {str(model)!r} ({type(error).__name__}): give a folder made by "

@@ -198,13 +198,10 @@ def fit(
         if hard:
             words = torch.cat((words, _hard(pool, rows.flatten()).view_as(words)), 1)
         image, text = model.image(pool.image[rows // EACH]), model.text(words)
-        scale = model.log_scale.exp()
-        if loss == "softmax":
-            each = info_nce(image, text, scale)
-        else:
-            each = sigmoid_loss(image, text, scale, model.bias)
-        rate = learning_rate * min(1.0, (i + 1) / 50) * (1 - i / steps)
-        optimizer.param_groups[0]["lr"] = rate
+        pair, scale = (image, text), model.log_scale.exp()
+        softmax = loss == "softmax"
+        each = info_nce(*pair, scale) if softmax else sigmoid_loss(*pair, scale, model.bias)
+        optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, (i + 1) / 50) * (1 - i / steps)
         optimizer.zero_grad()
         each.sum().backward()
         optimizer.step()
