@@ -13,6 +13,7 @@ import jitted
 import lab
 import torch
 import train_ppo
+import train_sac
 import vla_speed
 from common import Row, machine, time_goes_to
 
@@ -60,7 +61,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore", module="(gymnasium|stable_baselines3).*")
     table, notes = [], []
-    for part in (lab, train_ppo, jitted, denoise, vla_speed, first_view):
+    for part in (lab, train_ppo, train_sac, jitted, denoise, vla_speed, first_view):
         own_table, own_notes = part.rows(quick)
         table, notes = table + own_table, notes + own_notes
     text = report(table, notes)

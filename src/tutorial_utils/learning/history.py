@@ -1,12 +1,41 @@
-"""The learning curves of a population while it trains."""
+"""What the training of a population leaves: its policies and its learning curves."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .._validate import one_of
+
+
+class _Population(Protocol):
+    def select(self, members: slice) -> Self: ...
+
+
+_Policy = TypeVar("_Policy", bound=_Population)
+
+
+@dataclass
+class Run(Generic[_Policy]):
+    """A trained population: arms x seeds members, arm by arm."""
+
+    arms: list[str]
+    seeds: list[int]
+    policy: _Policy
+    steps: np.ndarray  # [U], environment steps per member after each update
+    seconds: np.ndarray  # [U]
+    success: np.ndarray  # [arms, seeds, U], share of the episodes that ended since the last update
+    returns: np.ndarray  # [arms, seeds, U], their mean return under the member's own reward
+
+    def arm(self, name: str) -> _Policy:
+        """The members of one arm, one per seed."""
+        first = self.arms.index(one_of(name, self.arms, "arm")) * len(self.seeds)
+        return self.policy.select(slice(first, first + len(self.seeds)))
 
 
 class History:

@@ -31,16 +31,25 @@ class TwinCritic(Network):
         seeds: one per member.
         hidden: width of the two hidden layers.
         average: decay of the averages, which are the targets.
+        layer_norm: whether each hidden layer is normalised, without weights of its own.
     """
 
     def __init__(
-        self, obs: int, action: int, seeds: Sequence[int], hidden: int = 128, average: float = 0.995
+        self,
+        obs: int,
+        action: int,
+        seeds: Sequence[int],
+        hidden: int = 128,
+        average: float = 0.995,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.online = nn.ModuleList(
             ActorCritic((obs + action,), [seed + twin for seed in seeds], hidden=hidden).critic
             for twin in _TWINS
         )
+        if layer_norm:
+            self.online = nn.ModuleList(_normalised(critic, hidden) for critic in self.online)
         self.target = AveragedModel(self.online, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.target.requires_grad_(False)
 
@@ -59,6 +68,14 @@ class TwinCritic(Network):
     def follow(self) -> None:
         """Move the averages; call it after each step of the optimiser."""
         self.target.update_parameters(self.online)
+
+
+def _normalised(critic: nn.Module, hidden: int) -> nn.Sequential:
+    """The critic with a layer normalisation after each of its hidden matrices."""
+    first, second, *rest = critic.children()
+    entry, bend = first.children()
+    norm = nn.LayerNorm(hidden, elementwise_affine=False)
+    return nn.Sequential(entry, norm, bend, second, norm, *rest)
 
 
 def _values(critics: nn.ModuleList, obs: Tensor, action: Tensor) -> Tensor:

@@ -11,19 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._validate import one_of, positive_int
+from .._validate import positive_int
 from ..models.actor_critic import ActorCritic
 from ..tabletop.observations import as_tensor
 from ..tabletop.rewards import RewardFn, reward_per_arm
 from ..tabletop.streams import robot_keys
 from ..tabletop.tasks import Task
 from ..tabletop.vector_env import TabletopVectorEnv
-from .history import History
+from .history import History, Run
 
 # Another stream than the initial weights; below 2**32, the part of a seed that torch looks at.
 _NOISE = 2**27
@@ -88,24 +87,6 @@ class Rollout:
     truncated: Tensor  # [P, T, n]
     success: Tensor  # [P, T, n]
     taught: Tensor | None = None  # [P, T, W, A], the teacher's actions for the first W robots
-
-
-@dataclass
-class Run:
-    """A trained population: arms x seeds members, arm by arm."""
-
-    arms: list[str]
-    seeds: list[int]
-    policy: ActorCritic
-    steps: np.ndarray  # [U], environment steps per member after each update
-    seconds: np.ndarray  # [U]
-    success: np.ndarray  # [arms, seeds, U], share of the episodes that ended since the last update
-    returns: np.ndarray  # [arms, seeds, U], their mean return under the member's own reward
-
-    def arm(self, name: str) -> ActorCritic:
-        """The members of one arm, one per seed."""
-        first = self.arms.index(one_of(name, self.arms, "arm")) * len(self.seeds)
-        return self.policy.select(slice(first, first + len(self.seeds)))
 
 
 def gae(
@@ -265,7 +246,7 @@ def train(
     on_update: Callable[[int, Rollout], None] | None = None,
     teacher: Teacher | None = None,
     **env_options: Any,
-) -> Run:
+) -> Run[ActorCritic]:
     """Train one member per reward function and seed, each for `total_steps` environment steps.
 
     Args:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .population import Network, PopulationLinear, Stack
+
+_LOG_STD = (-5.0, 2.0)  # of a squashed actor, before the tanh
 
 
 class PatchEncoder(Network):
@@ -111,3 +114,60 @@ class ActorCritic(Network):
         chosen = ActorCritic(self.obs_shape, [0] * len(kept), *shape)
         chosen.load_state_dict({n: v[members].clone() for n, v in self.state_dict().items()})
         return chosen.to(self.log_std.device)
+
+
+class SquashedActor(Network):
+    """A Gaussian whose draws go through tanh, per member.
+
+    Args:
+        obs: length D of an observation.
+        seeds: one per member.
+    """
+
+    def __init__(self, obs: int, seeds: Sequence[int], actions: int = 3, hidden: int = 128) -> None:
+        super().__init__()
+        self.members, self.shape = len(seeds), (obs, actions, hidden)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        gain = math.sqrt(2)
+        self.network = Stack(
+            PopulationLinear(obs, hidden, generators, gain),
+            nn.ReLU(inplace=True),
+            PopulationLinear(hidden, hidden, generators, gain),
+            nn.ReLU(inplace=True),
+            PopulationLinear(hidden, 2 * actions, generators, 0.01),
+        )
+
+    def gaussian(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation [P, B, A] before the tanh, for obs [P, B, D]."""
+        mean, log_std = self.network(obs).chunk(2, -1)
+        return mean, log_std.clamp(*_LOG_STD)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The deterministic action [P, B, A]: tanh of the mean."""
+        return torch.tanh(self.gaussian(obs)[0])
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [P, B, A] of standard normal `noise`, and their log-probability [P, B].
+
+        a = tanh(u), so log pi(a) = log N(u) - sum log(1 - tanh(u)^2), and the last term is
+        2 (log 2 - u - softplus(-2 u)), which does not overflow.
+        """
+        mean, log_std = self.gaussian(obs)
+        u = mean + log_std.exp() * noise
+        normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        squash = 2 * (math.log(2) - u - F.softplus(-2 * u))
+        return torch.tanh(u), (normal - squash).sum(-1)
+
+    def explore(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        """An action [P, B, A] drawn from the policy."""
+        mean, _ = self.gaussian(obs)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return self.sample(obs, noise)[0]
+
+    def select(self, members: slice) -> SquashedActor:
+        """A population of only these members, sharing no memory with this one."""
+        kept = range(self.members)[members]
+        obs, actions, hidden = self.shape
+        chosen = SquashedActor(obs, [0] * len(kept), actions, hidden)
+        chosen.load_state_dict({n: v[members].clone() for n, v in self.state_dict().items()})
+        return chosen.to(next(self.parameters()).device)
