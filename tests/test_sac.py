@@ -100,6 +100,33 @@ def test_a_guide_decides_what_is_stored() -> None:
     assert all((x == 0).all() for x in stored)
 
 
+def test_a_guide_may_store_another_action_than_is_carried_out() -> None:
+    carried, stored = [], []
+
+    def correct(env, obs, action, share):
+        carried.append(getattr(env, "action", None))  # of the step before
+        return torch.zeros_like(action), 0.5 * torch.ones_like(action)
+
+    def look(i, learner, replay):
+        stored.append(replay.draw(64, torch.Generator().manual_seed(0))[1])
+
+    sac.train(
+        "Reach", {"a": "sparse"}, [0], 8, SMALL, False, guide=correct, on_update=look, rounds=1
+    )
+    assert (stored[0] == 0.5).all()
+    assert carried[0] is None
+    assert (carried[1] == 0).all()
+
+
+def test_on_start_may_change_the_initial_weights() -> None:
+    def silence(learner: sac.Learner) -> None:
+        with torch.no_grad():
+            learner.actor.network[-1].weight.zero_()
+
+    run = sac.train("Reach", {"a": "sparse"}, [0, 1], 16, SMALL, False, on_start=silence, rounds=1)
+    assert (run.policy(noise(2, 7, 5)) == 0).all()
+
+
 def test_too_few_steps_say_so() -> None:
     with pytest.raises(ValueError, match="total_steps"):
         sac.train("Reach", {"a": "sparse"}, [0], 10, SMALL, progress=False)

@@ -32,8 +32,9 @@ _NOISE, _ROWS = 2**27, 2**26  # other streams than the initial weights
 # Observation of the environment -> what the policy sees, [N, D].
 Features = Callable[[Any], Tensor]
 # Environment, what the policy sees [P, n, D], its actions [P, n, A], and the share of the training
-# that is done -> the actions that the robots carry out and that are stored.
-Guide = Callable[[TabletopVectorEnv, Tensor, Tensor, float], Tensor]
+# that is done -> the actions that the robots carry out and that are stored, or a pair: those that
+# they carry out, and those that are stored (of a policy that corrects another controller).
+Guide = Callable[[TabletopVectorEnv, Tensor, Tensor, float], Tensor | tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def train(
     progress: bool = True,
     features: Features = as_tensor,
     guide: Guide | None = None,
+    on_start: Callable[[Learner], None] | None = None,
     on_update: Callable[[int, Learner, Replay], None] | None = None,
     rounds: int = 20,
     **env_options: Any,
@@ -184,6 +186,7 @@ def train(
         rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
         features: what the policy sees of an observation.
         guide: changes the actions before the robots carry them out; without one this is plain SAC.
+        on_start: called once before the first step, for example to change the initial weights.
         on_update: called after each round with its number, the learner and the replay.
         rounds: parts of the training, each of which gives one point of the learning curve.
         env_options: passed to the environment (obs, size, shift, distractors, device).
@@ -198,6 +201,8 @@ def train(
     width = robots.obs.shape[-1]
     gamma = env.task.gamma if config.gamma is None else config.gamma
     learner = Learner(width, members, config, gamma, env.device)
+    if on_start:
+        on_start(learner)
     replay = Replay(p, min(config.capacity, total_steps), width, 3, env.device)
     history = History(p, n, rounds, env.device)
     draws = _draws(members, config, env.device)
@@ -242,8 +247,9 @@ def _advance(
         action = uniform if warm else learner.actor.sample(obs, normal)[0]
         if guide:
             action = guide(robots.env, obs, action, share)
-    after, reward, terminated, done, success = robots.step(action)
-    replay.add(obs, action, reward[..., None], after, terminated[..., None].float())
+    carried, stored = action if isinstance(action, tuple) else (action, action)
+    after, reward, terminated, done, success = robots.step(carried)
+    replay.add(obs, stored, reward[..., None], after, terminated[..., None].float())
     if not warm:
         for k in range(config.updates):
             learner.step(replay.draw(config.batch, rows), noise[k])
