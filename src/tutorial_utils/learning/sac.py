@@ -186,35 +186,40 @@ def train(
         rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
         features: what the policy sees of an observation.
         guide: changes the actions before the robots carry them out; without one this is plain SAC.
-        on_start: called once before the first step, for example to change the initial weights.
-        on_update: called after each round with its number, the learner and the replay.
-        rounds: parts of the training, each of which gives one point of the learning curve.
+        on_start: called before the first step, for example to change the initial weights.
+        on_update: called after each of `rounds` parts, with its number, learner and replay.
         env_options: passed to the environment (obs, size, shift, distractors, device).
     """
-    arms, members = list(rewards), list(seeds) * len(rewards)  # the seed of each member
-    p, n = len(members), config.robots
+    members, n = list(seeds) * len(rewards), config.robots  # the seed of each member
     steps = positive_int(total_steps, "total_steps") // (n * positive_int(rounds, "rounds"))
-    if not (p and steps):
+    if not (members and steps):
         raise ValueError(f"need a reward, a seed and at least {n * rounds} total_steps.")
-    env = TabletopVectorEnv(task, p * n, reward=reward_per_arm(rewards), **env_options)
+    reward = reward_per_arm(rewards)
+    env = TabletopVectorEnv(task, len(members) * n, reward=reward, **env_options)
     robots = _Robots(env, members, features)
-    width = robots.obs.shape[-1]
-    gamma = env.task.gamma if config.gamma is None else config.gamma
-    learner = Learner(width, members, config, gamma, env.device)
+    learner, replay = _student(robots, members, config, total_steps)
     if on_start:
         on_start(learner)
-    replay = Replay(p, min(config.capacity, total_steps), width, 3, env.device)
-    history = History(p, n, rounds, env.device)
+    history = History(len(members), n, rounds, env.device)
     draws = _draws(members, config, env.device)
     for i in tqdm(range(rounds), unit="round", disable=not progress, leave=False):
-        rows = []
-        for t in range(steps):
-            share = (i * steps + t) / (rounds * steps)
-            rows.append(_advance(robots, learner, replay, draws, guide, share))
+        shares = ((i * steps + t) / (rounds * steps) for t in range(steps))
+        rows = [_advance(robots, learner, replay, draws, guide, share) for share in shares]
         history.add(i, *(torch.stack(x, 1) for x in zip(*rows, strict=True)))
         if on_update:
             on_update(i, learner, replay)
-    return Run(arms, list(seeds), learner.actor, *history.arrays(len(arms)))
+    return Run(list(rewards), list(seeds), learner.actor, *history.arrays(len(rewards)))
+
+
+def _student(
+    robots: _Robots, members: Sequence[int], config: SACConfig, total_steps: int
+) -> tuple[Learner, Replay]:
+    """What learns, and what it remembers."""
+    env, width = robots.env, robots.obs.shape[-1]
+    gamma = env.task.gamma if config.gamma is None else config.gamma
+    capacity = min(config.capacity, total_steps)
+    learner = Learner(width, members, config, gamma, env.device)
+    return learner, Replay(len(members), capacity, width, 3, env.device)
 
 
 def _draws(
