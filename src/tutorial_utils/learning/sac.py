@@ -194,12 +194,9 @@ def train(
     steps = positive_int(total_steps, "total_steps") // (n * positive_int(rounds, "rounds"))
     if not (members and steps):
         raise ValueError(f"need a reward, a seed and at least {n * rounds} total_steps.")
-    reward = reward_per_arm(rewards)
-    env = TabletopVectorEnv(task, len(members) * n, reward=reward, **env_options)
+    env = TabletopVectorEnv(task, len(members) * n, reward=reward_per_arm(rewards), **env_options)
     robots = _Robots(env, members, features)
-    learner, replay = _student(robots, members, config, total_steps)
-    if on_start:
-        on_start(learner)
+    learner, replay = _student(robots, members, config, total_steps, on_start)
     history = History(len(members), n, rounds, env.device)
     draws = _draws(members, config, env.device)
     for i in tqdm(range(rounds), unit="round", disable=not progress, leave=False):
@@ -212,13 +209,19 @@ def train(
 
 
 def _student(
-    robots: _Robots, members: Sequence[int], config: SACConfig, total_steps: int
+    robots: _Robots,
+    members: Sequence[int],
+    config: SACConfig,
+    total_steps: int,
+    on_start: Callable[[Learner], None] | None,
 ) -> tuple[Learner, Replay]:
     """What learns, and what it remembers."""
     env, width = robots.env, robots.obs.shape[-1]
     gamma = env.task.gamma if config.gamma is None else config.gamma
     capacity = min(config.capacity, total_steps)
     learner = Learner(width, members, config, gamma, env.device)
+    if on_start:
+        on_start(learner)
     return learner, Replay(len(members), capacity, width, 3, env.device)
 
 
