@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from duality_atlas import PAGE, links
 from duality_data import REPLICATIONS, Book, BookDirective, BookError, Chapter, Leaf
+from duality_papers import Paper, read_papers
 from duality_replications import (
     Held,
     counting,
@@ -78,13 +80,20 @@ class Coverage(BookDirective):
         if self.arguments[0] not in book.directions:
             raise BookError(f"no direction {self.arguments[0]!r}: {', '.join(book.directions)}.")
         lines: list[str] = []
+        papers = read_papers(Path(self.env.srcdir), book)
         direction = book.directions[self.arguments[0]]
         for branch in direction.branches:
             if branch.name != direction.title:
                 lines += [f":::{{rubric}} {f'{branch.number} {branch.name}'.strip()}", ":::", ""]
             for leaf in branch.leaves:
-                lines += _leaf(leaf, book)
+                lines += [*_leaf(leaf, book), *self._papers(leaf, papers)]
         return self.markdown(lines, "facts")
+
+    def _papers(self, leaf: Leaf, papers: list[Paper]) -> list[str]:
+        """A line that leads to the papers of a leaf."""
+        page = self.env.app.builder.get_relative_uri(self.env.docname, PAGE)
+        found = [f'<a href="{to}">{text}</a>' for text, to in links(leaf, papers, page)]
+        return [f"In the paper atlas: {', '.join(found)}.", ""] if found else []
 
 
 def _summary(book: Book) -> list[str]:
