@@ -1,4 +1,4 @@
-"""The paper atlas: its picture, its list with filters, what we changed, and the links that lead to it."""
+"""The paper atlas: its picture, its list with filters, what we changed, and the links to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from docutils import nodes
 from duality_data import Book, BookDirective, BookError, Leaf, read_book, sources
-from duality_papers import EVIDENCE, SAID, Paper, Topic, at, read_papers, topics
+from duality_papers import EVIDENCE, SAID, Paper, at, read_papers, topics
 from duality_templates import render
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -45,7 +45,7 @@ def picture(papers: list[Paper], book: Book) -> str:
         for topic in topics(book).values()
     ]
     most = max(max(row) for _, row, _ in rows)
-    groups = groupby(rows, lambda row: row[0].direction)
+    groups = groupby(rows, lambda row: row[0].group)
     totals = [*counts(papers, columns), len(papers)]
     return render(
         "papers_picture.html",
@@ -60,7 +60,7 @@ def atlas(papers: list[Paper], book: Book, uri: Any) -> str:
     """All papers, grouped by leaf, with the form that filters them."""
     known = topics(book)
     links = {name: (chapter.short, uri(name)) for name, chapter in book.chapters.items()}
-    groups = groupby(known.values(), lambda topic: topic.direction)
+    groups = groupby(known.values(), lambda topic: topic.group)
     return render(
         "papers.html",
         groups=[(name, [(t, at(papers, t.key)) for t in listed]) for name, listed in groups],
@@ -87,6 +87,8 @@ def changes(papers: list[Paper], book: Book) -> str:
         merged=[paper for paper in listed if len(paper.listed) > 1],
         moved=[(paper, _section(paper, book)) for paper in listed if paper.moved],
         topics=topics(book),
+        authors=sum(bool(paper.authors) for paper in papers),
+        venues=sum(bool(paper.venue) for paper in papers),
     )
 
 
@@ -120,7 +122,7 @@ def links(leaf: Leaf, papers: list[Paper], page: str) -> list[tuple[str, str]]:
     for key, title in leaf.papers.items():
         number = sum(key in paper.leaves for paper in papers)
         what = "paper" if number == 1 else "papers"
-        part = f": {title[0].lower()}{title[1:]}" if len(leaf.papers) > 1 else ""
+        part = f" on {title[0].lower()}{title[1:]}" if len(leaf.papers) > 1 else ""
         found.append((f"{number} {what}{part}", f"{page}#{key}"))
     return found
 
@@ -149,7 +151,7 @@ def add_to_card(app: Sphinx, doctree: nodes.document) -> None:
     leaf = next((leaf for leaf in book.leaves if leaf.chapter == name), None)
     if leaf and (found := links(leaf, papers, page)):
         body = next(cards[0].findall(nodes.tbody))
-        body += _row("Papers of this leaf", found)
+        body += _row("Paper atlas", found)
 
 
 def _row(head: str, found: list[tuple[str, str]]) -> nodes.row:

@@ -15,9 +15,9 @@ from sphinx.application import Sphinx
 
 FOLDER, NAME = "downloads", "duality-papers"
 FIELDS = (
-    "key title authors year venue arxiv address code leaves base_model evidence background summary "
-    "chapters listed"
-).split()
+    *("key", "title", "authors", "year", "venue", "arxiv", "address", "code", "leaves"),
+    *("base_model", "evidence", "background", "summary", "chapters", "listed"),
+)
 
 
 def bibtex(papers: list[Paper], entries: dict[str, Entry]) -> str:
@@ -58,8 +58,10 @@ def facts(paper: Paper) -> dict[str, Any]:
     """What a file says of a paper; None where it is not known."""
     values = {name: getattr(paper, name) for name in FIELDS}
     values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-    return {name: None if value in ("", 0) and value is not False else value
-            for name, value in values.items()}
+    return {
+        name: None if value in ("", 0) and value is not False else value
+        for name, value in values.items()
+    }
 
 
 def documents(papers: list[Paper], entries: dict[str, Entry]) -> dict[str, str]:

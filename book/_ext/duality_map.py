@@ -58,7 +58,7 @@ def _arrow() -> dict[str, float]:
 
 
 class DualityMap(BookDirective):
-    """Draw the taxonomy: two arcs around one robot; every leaf links to its chapter or, open, to its papers."""
+    """Draw the taxonomy, two arcs around one robot: a leaf links to its chapter or to papers."""
 
     def draw(self, book: Book) -> list[nodes.Node]:
         done = sum(bool(leaf.chapter) for leaf in book.leaves)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pybtex.database import Entry, Person, parse_file
 from pybtex.richtext import Text
 
 ARXIV = re.compile(r"\d{4}\.\d{5}")
+GROUND = "foundations"  # the direction whose papers are mostly background
 EVIDENCE = ("simulation", "robots")
 SAID = "yes"  # the code of a paper is said to be public, and its address is not known
 VENUES = {  # the short names of venues that references.bib writes out
@@ -38,7 +40,7 @@ class Topic:
     key: str
     title: str
     leaf: Leaf
-    direction: str
+    group: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Paper:
     leaves: tuple[str, ...]
     title: str = ""
     authors: tuple[str, ...] = ()
-    year: int = 0  # of the first version on arXiv, else of publication; 0 where it is not known
+    year: int = 0  # of arXiv or of publication, the earlier one; 0 where it is not known
     venue: str = ""
     arxiv: str = ""
     url: str = ""
@@ -70,7 +72,7 @@ class Paper:
         """Its authors in short."""
         if len(self.authors) > 3:
             return f"{self.authors[0]} et al."
-        return " and ".join([", ".join(self.authors[:-1])] * (len(self.authors) > 1) + [*self.authors[-1:]])
+        return " and ".join(filter(None, [", ".join(self.authors[:-1]), *self.authors[-1:]]))
 
     @property
     def moved(self) -> bool:
@@ -81,11 +83,13 @@ class Paper:
 
 
 def topics(book: Book) -> dict[str, Topic]:
-    """The headings of the atlas, in the order of the taxonomy."""
+    """The headings of the atlas, in the order of the taxonomy, but what others build on last."""
+    ordered = sorted(book.directions.values(), key=lambda direction: direction.key == GROUND)
     return {
-        key: Topic(key, title, leaf, direction.title)
-        for direction in book.directions.values()
-        for leaf in direction.leaves
+        key: Topic(key, title, leaf, branch.name if direction.key == GROUND else direction.title)
+        for direction in ordered
+        for branch in direction.branches
+        for leaf in branch.leaves
         for key, title in leaf.papers.items()
     }
 
@@ -148,8 +152,8 @@ def _paper(item: dict[str, Any], entries: dict[str, Entry]) -> Paper:
             names = ", ".join(sorted(twice))
             raise BookError(f"papers.yml, {paper.key}: references.bib has its {names} already.")
         paper = replace(paper, **_facts(entry))
-    year = 2000 + int(paper.arxiv[:2]) if ARXIV.fullmatch(str(paper.arxiv)) else paper.year
-    return replace(paper, year=year)
+    first = 2000 + int(paper.arxiv[:2]) if ARXIV.fullmatch(str(paper.arxiv)) else paper.year
+    return replace(paper, year=min(first, paper.year or first))
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
@@ -189,7 +193,7 @@ def _venue(fields: dict[str, str]) -> str:
 
 def _check(papers: list[Paper], known: dict[str, Topic]) -> None:
     keys = [paper.key for paper in papers]
-    for before, key in zip(keys, keys[1:], strict=False):
+    for before, key in pairwise(keys):
         if key <= before:
             raise BookError(f"papers.yml: {key} stands behind {before}: sort it, each key once.")
     for address, number in Counter(paper.address for paper in papers).items():
@@ -215,7 +219,9 @@ def _problem(paper: Paper, known: dict[str, Topic]) -> str:
         return "it needs a title, and arxiv or url with an address that starts with https://"
     if paper.arxiv and not ARXIV.fullmatch(str(paper.arxiv)):
         return 'arxiv is a number such as "2410.16411", in quotation marks'
-    return "" if paper.code in ("", SAID) or paper.code.startswith("https://") else "code is no link"
+    return (
+        "" if paper.code in ("", SAID) or paper.code.startswith("https://") else "code is no link"
+    )
 
 
 def at(papers: Iterable[Paper], topic: str) -> list[Paper]:

@@ -9,7 +9,9 @@ document.addEventListener("DOMContentLoaded", () => {
   const papers = [...document.querySelectorAll(".paper-list li[id]")].map((item) => ({
     item,
     key: item.dataset.key,
-    text: item.textContent.toLowerCase(),
+    text: [...item.querySelectorAll(".title, .marks, .summary")]
+      .map((part) => part.textContent.toLowerCase())
+      .join(" "),
   }));
   const holds = (list, value) => !value || list.split("|").includes(value);
 
