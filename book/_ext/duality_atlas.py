@@ -89,6 +89,7 @@ def changes(papers: list[Paper], book: Book) -> str:
         topics=topics(book),
         authors=sum(bool(paper.authors) for paper in papers),
         venues=sum(bool(paper.venue) for paper in papers),
+        code=sum(bool(paper.code) for paper in papers),
     )
 
 

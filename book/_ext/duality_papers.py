@@ -107,8 +107,10 @@ def read_papers(folder: Path, book: Book) -> list[Paper]:
         paper = _paper(item, entries)
         found.append(replace(paper, chapters=tuple(cited.pop(paper.address, ()))))
     if cited:
-        address, chapters = next(iter(cited.items()))
-        raise BookError(f"papers.yml lacks {address}, which {chapters[0]} cites: add its key.")
+        keys = {_plain(link(entry)): key for key, entry in reversed(entries.items())}
+        missing = ", ".join(sorted(keys[address] for address in cited))
+        where = ", ".join(sorted({name for names in cited.values() for name in names}))
+        raise BookError(f"papers.yml lacks {missing}, cited in {where}: add key and leaves.")
     _check(found, topics(book))
     return found
 
@@ -139,7 +141,7 @@ def _plain(address: str) -> str:
 
 def _paper(item: dict[str, Any], entries: dict[str, Entry]) -> Paper:
     """One entry; `references.bib` has the facts of a paper that it knows."""
-    fields = {
+    fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in item.items()
     }
     try:
