@@ -1,6 +1,6 @@
-"""Algorithms that train a policy: PPO, DPPO, offline losses, reinforcement learning of tokens.
+"""Algorithms that train a policy: PPO, soft actor-critic, DPPO, offline losses, learning of tokens.
 
 The networks that they train are models; what they are measured by is evidence.
 """
 
-__all__ = ["dppo", "offline", "ppo", "vla_rl"]
+__all__ = ["dppo", "offline", "ppo", "sac", "vla_rl"]

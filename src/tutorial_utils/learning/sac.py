@@ -74,15 +74,6 @@ class Replay:
         self._next = (self._next + rows.shape[1]) % capacity
         self.size = min(self.size + rows.shape[1], capacity)
 
-    def relabel(
-        self, reward: Callable[[Tensor, Tensor, Tensor], Tensor], block: int = 4096
-    ) -> None:
-        """Replace every reward by `reward(obs, action, next obs)` [P, B] of what is stored."""
-        for first in range(0, self.size, block):
-            rows = self._rows[:, first : min(first + block, self.size)]
-            obs, action, old, after, _ = rows.split(self._widths, -1)
-            old.copy_(reward(obs, action, after)[..., None])
-
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Rows of each member: obs [P, B, D], action, reward [P, B], next obs, ended [P, B]."""
         row = torch.randint(self.size, (batch,), generator=generator).to(self._rows.device)

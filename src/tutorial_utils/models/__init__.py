@@ -6,12 +6,13 @@ imported by name: not every chapter needs what they load.
 
 from __future__ import annotations
 
-from .actor_critic import ActorCritic
+from .actor_critic import ActorCritic, SquashedActor
 from .population import PopulationLinear
 
 __all__ = [
     "ActorCritic",
     "PopulationLinear",
+    "SquashedActor",
     "chains",
     "diffusion",
     "dual_encoder",
