@@ -147,10 +147,16 @@ def test_a_contradiction_is_one_line(tmp_path: Path, taxonomy, facts, words):
     one_line(error, *words)
 
 
-def test_the_map_links_to_every_chapter_and_to_nothing_else(built: Path, book: data.Book):
+def first(leaf: data.Leaf) -> str:
+    """The name under which an open leaf has its papers, if it has any."""
+    return "" if leaf.chapter else next(iter(leaf.papers), "")
+
+
+def test_the_map_links_to_every_chapter_and_to_papers_of_open_leaves(built: Path, book: data.Book):
     drawn = page(built, "index").select_one(".duality-map")
     wanted = Counter(f"chapters/{name}.html" for name in book.chapters)
     open_leaves = sum(not leaf.chapter for leaf in book.leaves)
+    wanted += Counter(f"papers.html#{first(leaf)}" for leaf in book.leaves if first(leaf))
     for variant in (drawn.svg, drawn.select_one(".drawing-list")):
         assert Counter(a["href"] for a in variant.find_all("a")) == wanted
         hollow = variant.select(".open-leaf")
@@ -316,6 +322,16 @@ def test_coverage_shows_every_leaf_and_every_claim(built: Path, book: data.Book)
             held = replications.replicated(chapter)[claim["claim"]].text(with_mean=True)
             text = curled(f"{claim['claim']} {held}")
             assert (text, tables.measured(claim)) in shown
+
+
+def test_coverage_and_cards_lead_to_the_papers_of_a_leaf(built: Path, book: data.Book):
+    atlas = page(built, "papers")
+    linked = [a["href"] for a in page(built, "coverage").select('a[href^="papers.html#"]')]
+    assert linked == [f"papers.html#{key}" for leaf in book.leaves for key in leaf.papers]
+    assert all(atlas.find("section", id=address.partition("#")[2]) for address in linked)
+    for leaf in (leaf for leaf in book.leaves if leaf.chapter):
+        card = page(built, f"chapters/{leaf.chapter}").select_one(".chapter-card tr:last-child")
+        assert [a["href"].partition("#")[2] for a in card.find_all("a")] == list(leaf.papers)
 
 
 def test_each_claim_on_a_chapters_page_says_how_often_it_held(built: Path, book: data.Book):

@@ -20,7 +20,9 @@ from sphinx.util.fileutil import copy_asset
 MATHJAX = "tex-chtml.js"
 # The other modules here that hold directives or transforms.
 EXTENSIONS = (
+    "duality_atlas",
     "duality_citations",
+    "duality_exports",
     "duality_glossary",
     "duality_hero",
     "duality_links",

@@ -87,6 +87,7 @@ class Leaf:
     section: str = ""
     chapter: str = ""
     subject: str = ""
+    papers: dict[str, str] = field(default_factory=dict)  # the headings of its papers, by name
 
     @property
     def number(self) -> str:
@@ -134,7 +135,7 @@ class Book:
 
 def sources(folder: Path) -> list[Path]:
     """Every file that a generated page can depend on."""
-    patterns = ("*.yml", "chapters/**/*.ipynb", "results/**/*.json")
+    patterns = ("*.yml", "*.bib", "chapters/**/*.ipynb", "results/**/*.json")
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 

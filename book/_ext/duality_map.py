@@ -8,6 +8,7 @@ from math import acos, degrees, sqrt
 from typing import Any
 
 from docutils import nodes
+from duality_atlas import PAGE
 from duality_data import Book, BookDirective, Branch, Direction, Leaf
 from duality_templates import render
 from sphinx.application import Sphinx
@@ -35,6 +36,7 @@ class Mark:
     leaf: Leaf | None = None
     href: str = ""
     width: float = 0
+    papers: str = ""  # where the papers of an open leaf are
 
 
 def at_arc(y: float, side: int) -> float:
@@ -56,19 +58,27 @@ def _arrow() -> dict[str, float]:
 
 
 class DualityMap(BookDirective):
-    """Draw the taxonomy: two arcs around one robot; every leaf links to its chapter or is open."""
+    """Draw the taxonomy, two arcs around one robot: a leaf links to its chapter or to papers."""
 
     def draw(self, book: Book) -> list[nodes.Node]:
         done = sum(bool(leaf.chapter) for leaf in book.leaves)
         groups = [self._group(book.directions[key], *rest) for key, *rest in GROUPS]
         arcs = [self._arc(book.directions[key], side) for key, side in ARCS]
         drawn = {"book": book, "arcs": arcs, "groups": groups, "done": done, "uri": self.uri}
+        drawn["papers"] = self._papers
         size = {"width": WIDTH, "height": HEIGHT, "x": CENTER_X, "y": CENTER_Y, "r": RADIUS}
         return [self.html(render("map.html", **drawn, **size, pole=POLE, **_arrow()))]
 
     def _mark(self, leaf: Leaf, x: float, y: float, width: float) -> Mark:
         href = self.uri(leaf.chapter) if leaf.chapter else ""
-        return Mark(leaf.name, x, y, leaf, href, width)
+        return Mark(leaf.name, x, y, leaf, href, width, self._papers(leaf))
+
+    def _papers(self, leaf: Leaf) -> str:
+        """The address of the papers of an open leaf, where it has any."""
+        if leaf.chapter or not leaf.papers:
+            return ""
+        page = self.env.app.builder.get_relative_uri(self.env.docname, PAGE)
+        return f"{page}#{next(iter(leaf.papers))}"
 
     def _arc(self, direction: Direction, side: int) -> dict[str, Any]:
         rows = len(direction.branches) + len(direction.leaves)

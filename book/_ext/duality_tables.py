@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from duality_atlas import PAGE, links
 from duality_data import REPLICATIONS, Book, BookDirective, BookError, Chapter, Leaf
+from duality_papers import read_papers
 from duality_replications import (
     Held,
     counting,
@@ -78,12 +80,15 @@ class Coverage(BookDirective):
         if self.arguments[0] not in book.directions:
             raise BookError(f"no direction {self.arguments[0]!r}: {', '.join(book.directions)}.")
         lines: list[str] = []
+        papers, page = read_papers(Path(self.env.srcdir), book), self.env.docname
         direction = book.directions[self.arguments[0]]
         for branch in direction.branches:
             if branch.name != direction.title:
                 lines += [f":::{{rubric}} {f'{branch.number} {branch.name}'.strip()}", ":::", ""]
             for leaf in branch.leaves:
-                lines += _leaf(leaf, book)
+                found = links(leaf, papers, self.env.app.builder.get_relative_uri(page, PAGE))
+                ways = ", ".join(f'<a href="{address}">{text}</a>' for text, address in found)
+                lines += _leaf(leaf, book, ways)
         return self.markdown(lines, "facts")
 
 
@@ -114,10 +119,12 @@ def in_all(book: Book) -> str:
     )
 
 
-def _leaf(leaf: Leaf, book: Book) -> list[str]:
+def _leaf(leaf: Leaf, book: Book, papers: str) -> list[str]:
+    """What a leaf has: its chapter with its claims, or a subject, and the way to its papers."""
     section = f" (section {leaf.number})" if leaf.number else ""
     if not leaf.chapter:
-        return [f"**{leaf.name}**{section}, open: {leaf.subject}.", ""]
+        after = f" Atlas: {papers}." if papers else ""
+        return [f"**{leaf.name}**{section}, open: {leaf.subject}.{after}", ""]
     chapter = book.chapters[leaf.chapter]
     twins = {twin["claim"]: twin for twin in chapter.results.get("twins", [])}
     held = replicated(chapter)
@@ -134,7 +141,8 @@ def _leaf(leaf: Leaf, book: Book) -> list[str]:
     reports = chapter.results.get("reports", [])
     rows += [row(found["report"], measured(found), "", "reported", "") for found in reports]
     head = ("Claim", "Measured", "Bound", "Verdict", "Sabotaged twin")
-    return [f"**{leaf.name}**{section}: {chapter.link}", "", *table(head, "lrrlr", rows)]
+    after = f". Atlas: {papers}" if papers else ""
+    return [f"**{leaf.name}**{section}: {chapter.link}{after}.", "", *table(head, "lrrlr", rows)]
 
 
 def _twin(twin: dict[str, Any] | None) -> str:
