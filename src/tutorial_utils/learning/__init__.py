@@ -3,4 +3,4 @@
 The networks that they train are models; what they are measured by is evidence.
 """
 
-__all__ = ["dppo", "offline", "ppo", "sac", "vla_rl"]
+__all__ = ["dppo", "history", "offline", "ppo", "sac", "vla_rl"]
