@@ -27,6 +27,7 @@ EXTENSIONS = (
     "duality_hero",
     "duality_links",
     "duality_map",
+    "duality_modalities",
     "duality_opening",
     "duality_plans",
     "duality_replications",
