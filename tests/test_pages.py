@@ -32,6 +32,7 @@ import citations  # noqa: E402
 import duality_data as data  # noqa: E402
 import duality_glossary as glossary  # noqa: E402
 import duality_hero as hero  # noqa: E402
+import duality_modalities as modalities  # noqa: E402
 import duality_opening as opening  # noqa: E402
 import duality_plans as plans  # noqa: E402
 import duality_replications as replications  # noqa: E402
@@ -764,3 +765,34 @@ def test_a_fold_shows_its_label_open_or_not(built: Path, book: data.Book):
         folds = page(built, f"chapters/{name}").select(".tag_hide-input > details > summary")
         assert [fold.select_one(".collapsed").get_text() for fold in folds] == wanted
         assert [fold.select_one(".expanded").get_text() for fold in folds] == wanted
+
+
+def test_every_chapter_says_its_modalities(book: data.Book):
+    silent = [name for name, chapter in book.chapters.items() if "modality" not in chapter.facts]
+    assert not silent, f"no modality in the metadata of {', '.join(silent)}: see duality_modalities"
+    assert len(modalities.rows(book)) == len(book.chapters)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (None, ["base/one", "modality", "input, output, fusion"]),
+        ({"input": ["state"]}, ["base/one", "input, output, fusion"]),
+        ({"input": ["smell"], "output": ["action"], "fusion": ["none"]}, ["no input", "smell"]),
+        ({"input": ["state"], "output": [], "fusion": ["none"]}, ["output", "list"]),
+        ({"input": ["state"], "output": ["action"], "fusion": "none"}, ["fusion", "list"]),
+    ],
+)
+def test_a_modality_that_no_table_can_show_is_named(said, words):
+    chapter = data.Chapter("base/one", "", Path(), [], {"modality": said}, {})
+    with pytest.raises(data.BookError) as error:
+        modalities.modality(chapter)
+    one_line(error, *words)
+
+
+@pytest.mark.parametrize("name", ["coverage", "chapters/modality/modalities_and_fusion"])
+def test_the_modalities_of_every_chapter_are_in_one_table(name, built: Path, book: data.Book):
+    tables = [t for t in page(built, name).select("table") if "Fusion" in t.thead.get_text()]
+    assert len(tables) == 1
+    shown = [tuple(cell.get_text() for cell in row("td")) for row in tables[0].tbody("tr")]
+    assert shown == [(chapter.short, *cells) for chapter, cells in modalities.rows(book)]

@@ -1,8 +1,8 @@
 """Every chapter by what goes in, what comes out and how it is joined: the review's modality axis.
 
-The metadata of a chapter say it, ``"modality": {"input": [...], "output": [...], "fusion": [...]}``, in
-the words below. The directive ``modalities`` draws the table on a page. In a notebook, whose text must
-read well without the book's builder, the comment ``<!-- modalities -->`` stands for it.
+The metadata of a chapter say it in the words below: ``"modality": {"input": [...], "output": [...],
+"fusion": [...]}``. The directive ``modalities`` draws the table on a page. In a notebook, which
+must read well without the book's builder, the comment ``<!-- modalities -->`` stands for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from sphinx.errors import ExtensionError
 
 WORDS = {
     "input": ("state", "picture", "words", "noise"),
-    "output": ("action", "action tokens", "trajectory", "waypoint", "skill", "score", "reward", "words"),
+    "output": (
+        *("action", "action tokens", "trajectory", "waypoint", "skill"),
+        *("score", "reward", "words"),
+    ),
     "fusion": ("none", "concatenation", "sum", "FiLM", "attention", "mixture", "product"),
 }
 MARK = "<!-- modalities -->"
