@@ -93,6 +93,8 @@ def test_every_paper_that_a_chapter_cites_is_there_and_names_the_chapter(
 ):
     addresses = {paper.address: paper for paper in found}
     entries = parse_file(BOOK / "references.bib").entries
+    links = [citations.link(entry) for entry in entries.values()]
+    assert len(links) == len(set(links)), "one paper under two keys"
     for name, chapter in book.chapters.items():
         for key in chapter.facts["papers"]:
             address = citations.link(entries[key])
