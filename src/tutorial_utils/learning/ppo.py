@@ -245,6 +245,7 @@ def train(
     progress: bool = True,
     on_update: Callable[[int, Rollout], None] | None = None,
     teacher: Teacher | None = None,
+    make_env: Callable[..., TabletopVectorEnv] = TabletopVectorEnv,
     **env_options: Any,
 ) -> Run[ActorCritic]:
     """Train one member per reward function and seed, each for `total_steps` environment steps.
@@ -253,6 +254,8 @@ def train(
         rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
         on_update: called after each update with its number and its data.
         teacher: pulls all members towards its actions; without one this is plain PPO.
+        make_env: a class with the arguments of `TabletopVectorEnv`, such as a subclass whose
+            episodes start elsewhere.
         env_options: passed to the environment (obs, size, shift, distractors, device).
     """
     arms, members = list(rewards), list(seeds) * len(rewards)  # the seed of each member
@@ -260,7 +263,7 @@ def train(
     updates = positive_int(total_steps, "total_steps") // (n * config.rollout)
     if not (p and updates):
         raise ValueError(f"need a reward, a seed and at least {n * config.rollout} total_steps.")
-    env = TabletopVectorEnv(task, p * n, reward=reward_per_arm(rewards), **env_options)
+    env = make_env(task, p * n, reward=reward_per_arm(rewards), **env_options)
     obs, policy, streams = _members(env, members, config)
     gamma = env.task.gamma if config.gamma is None else config.gamma
     history = History(p, n, updates, env.device)
