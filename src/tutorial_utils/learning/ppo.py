@@ -236,6 +236,10 @@ def _members(
     return obs, policy, [torch.Generator().manual_seed(seed + _NOISE) for seed in seeds]
 
 
+def _pull(teacher: Teacher | None, share: float) -> float:
+    return teacher.weight_at(share) if teacher else 0.0
+
+
 def train(
     task: str | Task,
     rewards: Mapping[str, str | RewardFn],
@@ -254,9 +258,7 @@ def train(
         rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
         on_update: called after each update with its number and its data.
         teacher: pulls all members towards its actions; without one this is plain PPO.
-        make_env: a class with the arguments of `TabletopVectorEnv`, such as a subclass whose
-            episodes start elsewhere.
-        env_options: passed to the environment (obs, size, shift, distractors, device).
+        make_env, env_options: the environment's class, and what it takes (obs, size, shift, ...).
     """
     arms, members = list(rewards), list(seeds) * len(rewards)  # the seed of each member
     p, n = len(members), config.robots
@@ -273,8 +275,7 @@ def train(
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / updates)
         noise = [torch.randn(config.rollout, n, 3, generator=stream) for stream in streams]
         data, obs = collect(env, policy, obs, torch.stack(noise).to(env.device), teacher)
-        weight = teacher.weight_at(i / updates) if teacher else 0.0
-        update(policy, optimizer, data, config, gamma, shuffles, weight)
+        update(policy, optimizer, data, config, gamma, shuffles, _pull(teacher, i / updates))
         history.add(i, data.reward, data.terminated | data.truncated, data.success)
         if on_update:
             on_update(i, data)
