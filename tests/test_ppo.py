@@ -557,3 +557,23 @@ def test_an_unknown_arm(pair):
 def test_entropy_of_the_initial_policy():
     wanted = 3 * (-0.5 + 0.5 * math.log(2 * math.pi * math.e))
     assert ActorCritic((5,), seeds=[0]).entropy().item() == pytest.approx(wanted)
+
+
+def test_the_environment_may_be_a_subclass():
+    """Its episodes start where it says, and it gets its own options."""
+    starts = []
+
+    class Near(TabletopVectorEnv):
+        def __init__(self, task, num_envs, reward, at):
+            super().__init__(task, num_envs, reward=reward)
+            self.at = at
+
+        def _start(self, robots):
+            super()._start(robots)
+            self.world.gripper[:, robots] = self.at
+            starts.append(len(robots))
+
+    config = ppo.PPOConfig(robots=4, rollout=3)
+    run = ppo.train("Reach", {"a": "sparse"}, [0, 1], 12, config, False, make_env=Near, at=0.25)
+    assert starts[0] == 8
+    assert run.success.shape == (1, 2, 1)

@@ -1,7 +1,7 @@
 """Language models behind one protocol: a local `HuggingFace` model and an OpenAI-compatible server.
 
 Both propose texts, score options, count what they use, and keep answers for the next run. Reward
-design asks them for programs; the coming chapter on planning with LLMs for the next skill. `smollm`
+design asks them for programs, the chapter on planning with LLMs for the next skill. `smollm`
 is the real small model that the book measures beside its own.
 """
 

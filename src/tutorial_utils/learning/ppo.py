@@ -236,6 +236,10 @@ def _members(
     return obs, policy, [torch.Generator().manual_seed(seed + _NOISE) for seed in seeds]
 
 
+def _pull(teacher: Teacher | None, share: float) -> float:
+    return teacher.weight_at(share) if teacher else 0.0
+
+
 def train(
     task: str | Task,
     rewards: Mapping[str, str | RewardFn],
@@ -245,6 +249,7 @@ def train(
     progress: bool = True,
     on_update: Callable[[int, Rollout], None] | None = None,
     teacher: Teacher | None = None,
+    make_env: Callable[..., TabletopVectorEnv] = TabletopVectorEnv,
     **env_options: Any,
 ) -> Run[ActorCritic]:
     """Train one member per reward function and seed, each for `total_steps` environment steps.
@@ -253,14 +258,14 @@ def train(
         rewards: of each arm: "sparse", "oracle" or a function of its robots' `fields()`.
         on_update: called after each update with its number and its data.
         teacher: pulls all members towards its actions; without one this is plain PPO.
-        env_options: passed to the environment (obs, size, shift, distractors, device).
+        make_env, env_options: the environment's class, and what it takes (obs, size, shift, ...).
     """
     arms, members = list(rewards), list(seeds) * len(rewards)  # the seed of each member
     p, n = len(members), config.robots
     updates = positive_int(total_steps, "total_steps") // (n * config.rollout)
     if not (p and updates):
         raise ValueError(f"need a reward, a seed and at least {n * config.rollout} total_steps.")
-    env = TabletopVectorEnv(task, p * n, reward=reward_per_arm(rewards), **env_options)
+    env = make_env(task, p * n, reward=reward_per_arm(rewards), **env_options)
     obs, policy, streams = _members(env, members, config)
     gamma = env.task.gamma if config.gamma is None else config.gamma
     history = History(p, n, updates, env.device)
@@ -270,8 +275,7 @@ def train(
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / updates)
         noise = [torch.randn(config.rollout, n, 3, generator=stream) for stream in streams]
         data, obs = collect(env, policy, obs, torch.stack(noise).to(env.device), teacher)
-        weight = teacher.weight_at(i / updates) if teacher else 0.0
-        update(policy, optimizer, data, config, gamma, shuffles, weight)
+        update(policy, optimizer, data, config, gamma, shuffles, _pull(teacher, i / updates))
         history.add(i, data.reward, data.terminated | data.truncated, data.success)
         if on_update:
             on_update(i, data)
