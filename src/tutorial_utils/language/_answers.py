@@ -121,7 +121,10 @@ class Backend(ABC):
 
     @abstractmethod
     def _scored(self, texts: list[str]) -> Sequence[tuple[Sequence[object], list[float]]]:
-        """The tokens of each text, and the log-probability of each given those before it."""
+        """The tokens of each text, and the log-probability of each given those before it.
+
+        Where all texts begin alike, a back-end may give 0 for what they share.
+        """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

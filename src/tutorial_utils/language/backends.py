@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import takewhile
+from os.path import commonprefix  # of lists, too
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,6 +78,7 @@ class HuggingFace(Backend):
         self._config = self._model.config.get_text_config(decoder=True)
         stops = self._model.generation_config.eos_token_id
         self._stops = {stops} if isinstance(stops, int) else set(stops or ())
+        self._kept: tuple[list[int], Any] = [], None  # tokens read last, their keys and values
 
     def _ids(self, text: str, special: bool = True) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
@@ -122,18 +125,44 @@ class HuggingFace(Backend):
 
     def _scored(self, texts: list[str]) -> list[tuple[list[int], list[float]]]:
         lists, scored = [self._ids(text) for text in texts], []
-        width = max(map(len, lists))
+        with self._counted(), torch.no_grad():
+            past, start = self._read(commonprefix(lists)[:-1])  # whose last token predicts
+        width = max(map(len, lists)) - start
         batch = max(1, _LOGITS // (width * self._config.vocab_size))
         for chunk in (lists[i : i + batch] for i in range(0, len(lists), batch)):
-            rows = torch.tensor([ids + [0] * (width - len(ids)) for ids in chunk])
-            mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in chunk])
+            rest = [start + width - len(ids) for ids in chunk]  # of padding
+            rows = torch.tensor([ids[start:] + [0] * n for ids, n in zip(chunk, rest, strict=True)])
+            mask = torch.tensor([[1] * (start + width - n) + [0] * n for n in rest])
             rows, mask = rows.to(self._device), mask.to(self._device)
+            if past := deepcopy(past):  # reading makes it longer
+                past.batch_repeat_interleave(len(chunk))
             with self._counted(), torch.no_grad():
-                logits = self._model(rows, attention_mask=mask).logits[:, :-1].float()
-                logs = logits.log_softmax(2).gather(2, rows[:, 1:, None])[..., 0].tolist()
-            self.usage.prompt_tokens += int(mask.sum())
-            scored += [(ids, [0.0, *log][: len(ids)]) for ids, log in zip(chunk, logs, strict=True)]
+                made = self._model(rows, attention_mask=mask, past_key_values=past).logits
+                logs = made[:, :-1].float().log_softmax(2).gather(2, rows[:, 1:, None])[..., 0]
+            self.usage.prompt_tokens += int(mask[:, start:].sum())
+            for ids, log in zip(chunk, logs.tolist(), strict=True):
+                scored.append((ids, [*[0.0] * (start + 1), *log][: len(ids)]))
         return scored
+
+    def _read(self, ids: list[int]) -> tuple[Any, int]:
+        """Keys and values of a beginning that texts share, and its length; 0 if it cannot be kept.
+
+        Prompts often begin alike. What this one shares with the last is not read again.
+        """
+        (known, past), self._kept = self._kept, ([], None)
+        same = len(commonprefix([known, ids]))
+        if not getattr(past, "is_croppable", False):  # a window that moved cannot go back
+            same, past = 0, None
+        elif same < len(known):
+            past.crop(same - len(known))
+        if new := ids[same:]:
+            rows = torch.tensor([new], device=self._device)
+            past = self._model(rows, past_key_values=past, use_cache=True).get("past_key_values")
+            self.usage.prompt_tokens += len(new)
+        if not hasattr(past, "batch_repeat_interleave"):
+            return None, 0
+        self._kept = ids, past
+        return past, len(ids)
 
 
 def smollm(**options: Any) -> HuggingFace | None:
