@@ -41,6 +41,7 @@ def evaluate(
     seed: int | None = None,
     deterministic: bool = True,
     on_step: Callable[[TabletopVectorEnv, Tensor], None] | None = None,
+    make_env: Callable[..., TabletopVectorEnv] = TabletopVectorEnv,
     **env_options: Any,
 ) -> Evaluation:
     """Run each member of `policy` once through the same `episodes` starts.
@@ -52,11 +53,11 @@ def evaluate(
         deterministic: take the mean action of a population; else sample from it.
         on_step: called before each action with the environment and which of its robots are still
             in their episode, bool [P * E]; and once after the last action.
-        env_options: passed to the environment (obs, size, shift, reward, distractors, device).
+        make_env, env_options: the environment's class, and what it takes (obs, size, reward, ...).
     """
     task, episodes = get_task(task), positive_int(episodes, "episodes")
     members = getattr(policy, "members", 1)
-    env = TabletopVectorEnv(task, members * episodes, **env_options)
+    env = make_env(task, members * episodes, **env_options)
     seed = run_mode.evaluation_seed() if seed is None else seed
     env.reset(seed=robot_keys(seed, episodes, env.device).repeat(members))
     noise = None if deterministic else torch.Generator(env.device).manual_seed(seed)
