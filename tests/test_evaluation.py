@@ -187,6 +187,22 @@ def test_intervals(population):
     assert 0.05 < interval.estimate - interval.low < 0.09
 
 
+def test_an_environment_of_ones_own():
+    class Still(TabletopVectorEnv):
+        def __init__(self, *args, share, **options):
+            super().__init__(*args, **options)
+            self.share = share
+
+        def advance(self, actions):
+            return super().advance(actions * self.share)
+
+    expert = Expert()
+    assert not evaluate(expert, "Reach", 20, make_env=Still, share=0.0).success.any()
+    assert equal(
+        evaluate(expert, "Reach", 20, make_env=Still, share=1.0), evaluate(expert, "Reach", 20)
+    )
+
+
 def test_images_and_functions():
     policy = ActorCritic((32, 32, 3), seeds=[0, 1], hidden=16)
     result = evaluate(policy, "Reach", 3, obs="image")

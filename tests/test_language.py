@@ -941,6 +941,25 @@ def test_scores_equal_teacher_forcing_one_by_one(local, monkeypatch):
     torch.testing.assert_close(model.logprob("open", OPTIONS), expected, atol=1e-5, rtol=0)
 
 
+def test_a_prompt_is_read_once_whatever_was_asked_before(local):
+    model = local()
+    prompts = [
+        "open the drawer and",
+        "open the drawer",
+        "open the drawer and reach",
+        "reach",
+        "open",
+    ]
+    for prompt in [*prompts, *prompts[::-1]]:
+        expected = torch.tensor([brute_force(model, prompt, x) for x in OPTIONS])
+        torch.testing.assert_close(model.logprob(prompt, OPTIONS), expected, atol=1e-4, rtol=0)
+    model.logprob(prompts[0], OPTIONS)
+    before = model.usage.prompt_tokens
+    model.logprob(prompts[0], OPTIONS)
+    tails = [len(model._ids(prompts[0] + x)) - len(model._ids(prompts[0])) + 1 for x in OPTIONS]
+    assert model.usage.prompt_tokens - before == 1 + sum(tails)  # none of the shared beginning
+
+
 def test_a_token_that_straddles_the_boundary_counts_whole(local):
     model = local()
     head, ids = model._ids("open t"), model._ids("open the")

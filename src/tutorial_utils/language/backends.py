@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import takewhile
-from os.path import commonprefix  # of lists, too
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -125,8 +124,9 @@ class HuggingFace(Backend):
 
     def _scored(self, texts: list[str]) -> list[tuple[list[int], list[float]]]:
         lists, scored = [self._ids(text) for text in texts], []
+        known = lists[0][: max(0, _alike(lists) - 1)]  # the last one predicts what is new
         with self._counted(), torch.no_grad():
-            past, start = self._read(commonprefix(lists)[:-1])  # whose last token predicts
+            past, start = self._read(known)
         width = max(map(len, lists)) - start
         batch = max(1, _LOGITS // (width * self._config.vocab_size))
         for chunk in (lists[i : i + batch] for i in range(0, len(lists), batch)):
@@ -149,8 +149,10 @@ class HuggingFace(Backend):
 
         Prompts often begin alike. What this one shares with the last is not read again.
         """
+        if not ids:
+            return None, 0
         (known, past), self._kept = self._kept, ([], None)
-        same = len(commonprefix([known, ids]))
+        same = _alike([known, ids])
         if not getattr(past, "is_croppable", False):  # a window that moved cannot go back
             same, past = 0, None
         elif same < len(known):
@@ -163,6 +165,12 @@ class HuggingFace(Backend):
             return None, 0
         self._kept = ids, past
         return past, len(ids)
+
+
+def _alike(lists: list[list[int]]) -> int:
+    """How many tokens all lists begin with."""
+    columns = zip(*lists, strict=False)
+    return sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
 
 
 def smollm(**options: Any) -> HuggingFace | None:
