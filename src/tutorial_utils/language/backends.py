@@ -123,26 +123,27 @@ class HuggingFace(Backend):
         return [noisy] if heat else []
 
     def _scored(self, texts: list[str]) -> list[tuple[list[int], list[float]]]:
-        lists, scored = [self._ids(text) for text in texts], []
+        lists, scored = [self._ids(text) for text in texts], list[list[float]]()
         known = lists[0][: max(0, _alike(lists) - 1)]  # the last one predicts what is new
         with self._counted(), torch.no_grad():
             past, start = self._read(known)
+        new = [ids for ids in lists if len(ids) > start + 1]
         width = max(map(len, lists)) - start
         batch = max(1, _LOGITS // (width * self._config.vocab_size))
-        for chunk in (lists[i : i + batch] for i in range(0, len(lists), batch)):
+        for chunk in (new[i : i + batch] for i in range(0, len(new), batch)):
             rest = [start + width - len(ids) for ids in chunk]  # of padding
             rows = torch.tensor([ids[start:] + [0] * n for ids, n in zip(chunk, rest, strict=True)])
             mask = torch.tensor([[1] * (start + width - n) + [0] * n for n in rest])
             rows, mask = rows.to(self._device), mask.to(self._device)
-            if past := deepcopy(past):  # reading makes it longer
-                past.batch_repeat_interleave(len(chunk))
+            if longer := deepcopy(past):  # by what is read
+                longer.batch_repeat_interleave(len(chunk))
             with self._counted(), torch.no_grad():
-                made = self._model(rows, attention_mask=mask, past_key_values=past).logits
+                made = self._model(rows, attention_mask=mask, past_key_values=longer).logits
                 logs = made[:, :-1].float().log_softmax(2).gather(2, rows[:, 1:, None])[..., 0]
             self.usage.prompt_tokens += int(mask[:, start:].sum())
-            for ids, log in zip(chunk, logs.tolist(), strict=True):
-                scored.append((ids, [*[0.0] * (start + 1), *log][: len(ids)]))
-        return scored
+            scored += logs.tolist()
+        found = ([0.0] * (start + 1) + (scored.pop(0) if ids in new else []) for ids in lists)
+        return [(ids, logs[: len(ids)]) for ids, logs in zip(lists, found, strict=True)]
 
     def _read(self, ids: list[int]) -> tuple[Any, int]:
         """Keys and values of a beginning that texts share, and its length; 0 if it cannot be kept.
