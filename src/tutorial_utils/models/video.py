@@ -233,7 +233,7 @@ def fit_films(
         optimizer.param_groups[0]["lr"] = learning_rate * rise * fall
         rows = torch.randint(len(tokens), (batch,), generator=generator)
         told = words[rows] * (torch.rand(batch, generator=generator) < 0.5)
-        loss = surprise(network, tokens[rows], told, lag).mean()
+        loss = surprise(network, tokens[rows], told, lag)[:, network.cells :].mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
