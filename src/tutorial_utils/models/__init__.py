@@ -18,6 +18,7 @@ __all__ = [
     "dual_encoder",
     "gpt",
     "pictures",
+    "video",
     "vla",
     "vla_training",
     "vlm",
