@@ -17,6 +17,7 @@ __all__ = [
     "diffusion",
     "dual_encoder",
     "gpt",
+    "next_frame",
     "pictures",
     "video",
     "vla",
