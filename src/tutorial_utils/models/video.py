@@ -101,7 +101,7 @@ def fit_tokenizer(
     seed: int = 0,
     weight: Tensor | None = None,
     batch: int = 512,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     progress: bool = True,
 ) -> list[float]:
     """Train on random patches of x [N, pixels]; returns the loss of each step.
