@@ -184,10 +184,9 @@ class FilmTransformer(Network):
             caches: a list per block of what came before.
         """
         place = torch.arange(first, first + last.shape[1], device=last.device)
-        read = (last, above, words[:, None], place % self.cells, place // self.cells)
-        x = torch.stack(
-            [t(i).expand(*last.shape, -1) for t, i in zip(self.tables, read, strict=True)]
-        ).sum(0)
+        of_last, of_above, of_word, of_cell, of_frame = self.tables
+        x = of_last(last) + of_above(above) + of_word(words)[:, None]
+        x = x + (of_cell(place % self.cells) + of_frame(place // self.cells))
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches else None)
         return self.head(self.norm(x))
