@@ -50,4 +50,5 @@ class NextFrame(Network):
             level: of its noise, [B].
         """
         x = self.look(torch.cat((two, noisy), -1)) + self.cell.weight + self.level(level)[:, None]
-        return two[..., two.shape[-1] // 2 :] + self.out(self.norm(self.blocks(x)))
+        change: Tensor = self.out(self.norm(self.blocks(x)))
+        return two[..., two.shape[-1] // 2 :] + change

@@ -24,7 +24,8 @@ _RESTART = 50  # steps after which codes that nobody used move to vectors that s
 def patches(frames: Tensor, side: int) -> Tensor:
     """uint8 frames [..., S, S, 3] as patches in [-1, 1], [..., (S / side)^2, side * side * 3]."""
     x = frames.unflatten(-2, (-1, side)).unflatten(-4, (-1, side)).transpose(-4, -3)
-    return x.flatten(-3).flatten(-3, -2).float() / 127.5 - 1
+    flat: Tensor = x.flatten(-3).flatten(-3, -2)
+    return flat.float() / 127.5 - 1
 
 
 def frames_of(x: Tensor, side: int) -> Tensor:
@@ -189,7 +190,8 @@ class FilmTransformer(Network):
         x = x + (of_cell(place % self.cells) + of_frame(place // self.cells))
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches else None)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
 
 def later(tokens: Tensor, places: int, none: int) -> Tensor:
