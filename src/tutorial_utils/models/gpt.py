@@ -36,11 +36,14 @@ def rotate(x: Tensor, first: int = 0) -> Tensor:
 
 
 class Block(Network):
-    """Attention, then a two-layer network, each added to the stream it reads (pre-norm)."""
+    """Attention, then a two-layer network, each added to the stream it reads (pre-norm).
 
-    def __init__(self, width: int, heads: int) -> None:
+    Not `causal`, each token sees all others, also those after it.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool = True) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -61,7 +64,7 @@ class Block(Network):
                 k, v = torch.cat((cache[0], k), 2), torch.cat((cache[1], v), 2)
             cache[:] = [k, v]
         # one new token may look at everything; several at once must not look ahead
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and t > 1)
         x = x + self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         added: Tensor = self.mlp(self.norm_mlp(x))
         return x + added
