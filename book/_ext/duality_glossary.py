@@ -29,6 +29,7 @@ APART = (
     nodes.raw,
     addnodes.pending_xref,
 )
+NOT_PROSE = {"cell_output", "replications-note"}  # made by tools, not written by the author
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Linker:
 def _is_prose(text: nodes.Text) -> bool:
     node, in_paragraph = text.parent, False
     while node is not None:
-        if isinstance(node, APART) or "cell_output" in node.get("classes", []):
+        if isinstance(node, APART) or NOT_PROSE.intersection(node.get("classes", [])):
             return False
         in_paragraph = in_paragraph or isinstance(node, nodes.paragraph)
         node = node.parent
