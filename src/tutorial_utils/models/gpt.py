@@ -8,8 +8,8 @@ wraps it for text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -169,6 +169,37 @@ def log_probs(
     return F.log_softmax(logits, -1).gather(-1, target).squeeze(-1) * real, real
 
 
+def descend(
+    network: nn.Module,
+    parameters: Iterable[Any],
+    loss: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    progress: bool = True,
+) -> list[float]:
+    """So many steps of AdamW down `loss()`, which draws its batch; returns the loss of each.
+
+    The learning rate rises over 50 steps and falls along a cosine to 0. Gradients: norm at most 1.
+
+    Args:
+        parameters: tensors, or groups of them as an optimizer takes them.
+    """
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), fused=True)
+    # One tensor for all losses: small ones that stay alive between large ones fragment the memory.
+    losses = torch.zeros(steps)
+    for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
+        for group in optimizer.param_groups:
+            rise, fall = min(1.0, (i + 1) / 50), 0.5 + 0.5 * math.cos(math.pi * i / steps)
+            group["lr"] = learning_rate * rise * fall
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        losses[i] = value.detach()
+    return losses.tolist()
+
+
 def fit(
     network: Transformer,
     stream: Tensor,
@@ -181,8 +212,6 @@ def fit(
 ) -> list[float]:
     """Train on the next token of random windows of `stream` [T]; returns the loss of each step.
 
-    AdamW; the learning rate rises over 50 steps and falls along a cosine to 0.
-
     Args:
         rows, length: a batch is this many windows of this many tokens.
     """
@@ -191,19 +220,11 @@ def fit(
     matrices = [p for p in network.parameters() if p.dim() > 1]
     rest = [p for p in network.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-    # One tensor for all losses: small ones that stay alive between large ones fragment the memory.
-    generator, losses = torch.Generator().manual_seed(seed), torch.zeros(steps)
-    for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
-        for group in optimizer.param_groups:
-            rise, fall = min(1.0, (i + 1) / 50), 0.5 + 0.5 * math.cos(math.pi * i / steps)
-            group["lr"] = learning_rate * rise * fall
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
         first = torch.randint(len(stream) - length, (rows, 1), generator=generator)
         window = stream[first + torch.arange(length + 1)]  # [rows, length + 1]
-        loss = F.cross_entropy(network(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        losses[i] = loss.detach()
-    return losses.tolist()
+        return F.cross_entropy(network(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
+
+    return descend(network, groups, loss, steps, learning_rate, progress)

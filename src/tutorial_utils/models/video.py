@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .gpt import Block
+from .gpt import Block, descend
 from .population import Network, Stack
 
 _RESTART = 50  # steps after which codes that nobody used move to vectors that somebody needs
@@ -227,20 +227,14 @@ def fit_films(
     Args:
         lag: see `surprise`.
     """
-    generator, losses = torch.Generator().manual_seed(seed), torch.zeros(steps)
-    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.95), fused=True)
-    for i in tqdm(range(steps), unit="step", disable=not progress, leave=False):
-        rise, fall = min(1.0, (i + 1) / 50), 0.5 + 0.5 * math.cos(math.pi * i / steps)
-        optimizer.param_groups[0]["lr"] = learning_rate * rise * fall
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
         rows = torch.randint(len(tokens), (batch,), generator=generator)
         told = words[rows] * (torch.rand(batch, generator=generator) < 0.5)
-        loss = surprise(network, tokens[rows], told, lag)[:, network.cells :].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        losses[i] = loss.detach()
-    return losses.tolist()
+        return surprise(network, tokens[rows], told, lag)[:, network.cells :].mean()
+
+    return descend(network, network.parameters(), loss, steps, learning_rate, progress)
 
 
 @torch.inference_mode()
