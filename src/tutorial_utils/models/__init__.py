@@ -19,6 +19,7 @@ __all__ = [
     "gpt",
     "next_frame",
     "pictures",
+    "rssm",
     "video",
     "vla",
     "vla_training",
