@@ -19,7 +19,7 @@ WORDS = {
     "input": ("state", "picture", "film", "words", "noise"),
     "output": (
         *("action", "action tokens", "trajectory", "waypoint", "skill"),
-        *("score", "reward", "words", "film"),
+        *("state", "score", "reward", "words", "film"),
     ),
     "fusion": ("none", "concatenation", "sum", "FiLM", "attention", "mixture", "product"),
 }
