@@ -95,7 +95,7 @@ def test_free_nats_count_over_all_categoricals_together(nats: float, pays: bool)
 
 
 def test_balance_sends_each_gradient_to_one_side():
-    net, (obs, action) = model(), data()
+    net, (obs, _) = model(), data()
     stats = torch.randn(2, P, B, T, 64).requires_grad_()
     latents = rssm.Latents(torch.zeros(P, B, T, 16), torch.zeros(P, B, T, 64), *stats)
     terms = net.losses(latents, obs, torch.zeros(P, B, T), torch.ones(P, B, T), free=0.0)

@@ -17,6 +17,7 @@ __all__ = [
     "diffusion",
     "dual_encoder",
     "gpt",
+    "joint_embedding",
     "next_frame",
     "pictures",
     "rssm",

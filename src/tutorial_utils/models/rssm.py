@@ -63,6 +63,13 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
     return F.one_hot(above - 1, classes) * (1 - share) + F.one_hot(above, classes) * share
 
 
+def gated(sums: Tensor, h: Tensor) -> Tensor:
+    """The next memory of a gated recurrent cell with Dreamer's gates, from its sums [..., 3 H]."""
+    reset, new, update = sums.chunk(3, -1)
+    update = torch.sigmoid(update - 1)  # at first it rather keeps than replaces
+    return update * torch.tanh(torch.sigmoid(reset) * new) + (1 - update) * h
+
+
 class RSSM(nn.Module):
     """Encoder, recurrent state-space model, and heads for observation, reward and continuation.
 
@@ -116,14 +123,12 @@ class RSSM(nn.Module):
         self.register_buffer("bins", symexp(torch.linspace(-top, top, 41)))
 
     def step(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
-        """The next h [P, B, H]: a gated recurrent cell (Cho et al. 2014), with Dreamer's gates."""
-        reset, new, update = self.cell(torch.cat((h, z, action), -1)).chunk(3, -1)
-        update = torch.sigmoid(update - 1)  # at first it rather keeps than replaces
-        return update * torch.tanh(torch.sigmoid(reset) * new) + (1 - update) * h
+        """The next h [P, B, H]."""
+        return gated(self.cell(torch.cat((h, z, action), -1)), h)
 
     def probs(self, stats: Tensor) -> Tensor:
         """Probabilities [..., groups, classes] of discrete latents, from logits [..., S]."""
-        plain = stats.unflatten(-1, (self.groups, self.classes)).softmax(-1)
+        plain: Tensor = stats.unflatten(-1, (self.groups, self.classes)).softmax(-1)
         return (1 - UNIMIX) * plain + UNIMIX / self.classes
 
     def gaussian(self, stats: Tensor) -> tuple[Tensor, Tensor]:
