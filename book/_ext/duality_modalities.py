@@ -16,7 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 WORDS = {
-    "input": ("state", "picture", "film", "words", "noise"),
+    "input": ("state", "action", "picture", "film", "words", "noise"),
     "output": (
         *("action", "action tokens", "trajectory", "waypoint", "skill"),
         *("state", "score", "reward", "words", "film"),
