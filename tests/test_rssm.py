@@ -156,4 +156,6 @@ def test_two_hot_decodes_to_its_value():
 def test_a_new_model_expects_no_reward():
     net, (obs, action) = RSSM(5, 2, [0, 1]), data()
     _, reward, _ = net.heads(net.observe(obs, action, noise()).features)
-    torch.testing.assert_close(net.expected_reward(reward), torch.zeros(P, B, T), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        reward.softmax(-1) @ net.bins, torch.zeros(P, B, T), atol=1e-5, rtol=0
+    )

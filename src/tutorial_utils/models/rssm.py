@@ -217,10 +217,6 @@ class RSSM(nn.Module):
         obs, reward, cont = (x.unflatten(1, shape) for x in parts)
         return obs, reward, cont
 
-    def expected_reward(self, logits: Tensor) -> Tensor:
-        """The mean reward [...] under logits [..., K]."""
-        return logits.softmax(-1) @ self.bins
-
     def kl(self, q: Tensor, p: Tensor) -> Tensor:
         """KL(q | p) in nats of latents with statistics [..., S], summed over all of z: [...]."""
         if self.kind == "discrete":
