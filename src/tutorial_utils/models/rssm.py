@@ -59,8 +59,7 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
     above = torch.searchsorted(bins, x.contiguous()).clamp(1, len(bins) - 1)
     low, high = bins[above - 1], bins[above]
     share = ((x - low) / (high - low))[..., None]  # of the upper neighbour
-    classes = len(bins)
-    return F.one_hot(above - 1, classes) * (1 - share) + F.one_hot(above, classes) * share
+    return F.one_hot(above - 1, len(bins)) * (1 - share) + F.one_hot(above, len(bins)) * share
 
 
 def gated(sums: Tensor, h: Tensor) -> Tensor:
@@ -77,11 +76,9 @@ class RSSM(nn.Module):
         obs: length of an observation; a picture comes as the vector of its pixels.
         actions: length of an action.
         seeds: one per member.
-        kind: of z: "discrete" (groups of categoricals), "gaussian", or "deterministic" (the mean of
-            a Gaussian of variance 1, which is never drawn).
+        kind: of z: "discrete" (categoricals), "gaussian", "deterministic" (only its mean).
         deter: length H of h.
-        groups, classes: of the categoricals; their product S is the number of statistics, of which
-            a Gaussian z needs two for each of its S / 2 numbers.
+        groups, classes: their product S counts the statistics; a Gaussian z has S / 2 numbers.
         hidden: width of encoder, prior, posterior and heads.
         top: the largest reward, after `symlog`.
     """
@@ -172,12 +169,11 @@ class RSSM(nn.Module):
             generators: one per member.
             first: 1 where an episode begins, [P, B, T]; by default at the first step alone.
         """
-        steps = obs.shape[2]
         h, z = self.start(obs.shape[1])
         seen = self.encoder(symlog(obs).flatten(1, 2)).unflatten(1, obs.shape[1:3])
         noise = self.noise(generators, *obs.shape[1:3])
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for t in range(steps):
+        for t in range(obs.shape[2]):
             before = action[:, :, t]
             if t == 0:
                 before = torch.zeros_like(before)
@@ -193,28 +189,24 @@ class RSSM(nn.Module):
         return Latents(hs, zs, prior, posterior)
 
     def imagine(
-        self,
-        state: tuple[Tensor, Tensor],
-        action: Tensor,
-        generators: Sequence[torch.Generator],
+        self, state: tuple[Tensor, Tensor], action: Tensor, generators: Sequence[torch.Generator]
     ) -> Latents:
         """The latents after `state` if these actions [P, B, T, A] follow, without observations."""
         h, z = state
-        noise = self.noise(generators, *action.shape[1:3])
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for t in range(action.shape[2]):
+        for t, noise in enumerate(self.noise(generators, *action.shape[1:3]).unbind(2)):
             h = self.step(h, z, action[:, :, t])
             stats = self.prior(h)
-            z = self.draw(stats, noise[:, :, t])
+            z = self.draw(stats, noise)
             rows.append((h, z, stats))
         hs, zs, prior = (torch.stack(x, 2) for x in zip(*rows, strict=True))
         return Latents(hs, zs, prior, prior)
 
     def heads(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Observation [P, B, T, obs] after `symlog`, logits of reward and of continuation."""
-        shape, flat = features.shape[1:3], features.flatten(1, 2)
+        flat = features.flatten(1, 2)
         parts = (self.decoder(flat), self.reward(flat), self.cont(flat)[..., 0])
-        obs, reward, cont = (x.unflatten(1, shape) for x in parts)
+        obs, reward, cont = (x.unflatten(1, features.shape[1:3]) for x in parts)
         return obs, reward, cont
 
     def kl(self, q: Tensor, p: Tensor) -> Tensor:
@@ -246,14 +238,11 @@ class RSSM(nn.Module):
             balance: how much the posterior comes to the prior, which comes to it with weight 1.
         """
         seen, reward_logits, cont_logits = self.heads(latents.features)
-        error = (precision * (seen - symlog(obs)).square()).sum(-1)
-        said = -(two_hot(reward, self.bins) * reward_logits.log_softmax(-1)).sum(-1)
-        goes_on = F.binary_cross_entropy_with_logits(cont_logits, cont, reduction="none")
         q, p = latents.posterior, latents.prior
         each = {
-            "observation": error,
-            "reward": said,
-            "continuation": goes_on,
+            "observation": (precision * (seen - symlog(obs)).square()).sum(-1),
+            "reward": -(two_hot(reward, self.bins) * reward_logits.log_softmax(-1)).sum(-1),
+            "continuation": F.binary_cross_entropy_with_logits(cont_logits, cont, reduction="none"),
             "dynamics": self.kl(q.detach(), p).clamp_min(free),
             "representation": balance * self.kl(q, p.detach()).clamp_min(free),
         }
