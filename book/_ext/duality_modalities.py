@@ -16,10 +16,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 WORDS = {
-    "input": ("state", "picture", "film", "words", "noise"),
+    "input": ("state", "action", "picture", "film", "words", "noise"),
     "output": (
         *("action", "action tokens", "trajectory", "waypoint", "skill"),
-        *("score", "reward", "words", "film"),
+        *("state", "score", "reward", "words", "film"),
     ),
     "fusion": ("none", "concatenation", "sum", "FiLM", "attention", "mixture", "product"),
 }

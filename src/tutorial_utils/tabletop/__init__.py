@@ -1,7 +1,8 @@
 """The lab: one robot for the whole book, its tasks, experts, pictures, words and demonstrations.
 
 Nothing here learns or judges, and this room imports none of the others. `demonstrations`,
-`lerobot` and `streams` are imported by name. See `tasks` for what the robot can be asked to do.
+`hidden_pane`, `lerobot` and `streams` are imported by name. See `tasks` for what the robot can be
+asked to do.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "act",
     "demonstrations",
     "get_task",
+    "hidden_pane",
     "instructions",
     "lerobot",
     "potential",
