@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tutorial_utils.tabletop import hidden_pane
@@ -24,10 +25,10 @@ def test_plans_do_not_know_the_coin():
     e = episodes(2000, 3, wander=0.0)
     assert (e.action[:, 0] == 0).all()
     way = e.action.cumsum(1).flatten(1)  # a linear reading of all moves tells nothing of the coin
-    x = torch.cat((way, torch.ones(len(way), 1)), 1)
-    w = torch.linalg.lstsq(x[:1500], e.coin[:1500, None]).solution
-    right = ((x[1500:] @ w)[:, 0] * e.coin[1500:] > 0).float().mean()
-    assert abs(right - 0.5) < 0.08
+    x, y = torch.cat((way, torch.ones(len(way), 1)), 1).numpy(), e.coin.numpy()
+    w, _, rank, _ = np.linalg.lstsq(x[:1500], y[:1500])  # torch's loses the rank of zero columns
+    assert rank > 20
+    assert abs((x[1500:] @ w * y[1500:] > 0).mean() - 0.5) < 0.08
 
 
 def test_an_action_led_to_the_observation_beside_it():
