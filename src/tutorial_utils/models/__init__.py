@@ -6,13 +6,16 @@ imported by name: not every chapter needs what they load.
 
 from __future__ import annotations
 
-from .actor_critic import ActorCritic, SquashedActor
-from .population import PopulationLinear
+from .actor_critic import ActorCritic, PatchEncoder, SquashedActor
+from .population import Network, PopulationLinear, Stack
 
 __all__ = [
     "ActorCritic",
+    "Network",
+    "PatchEncoder",
     "PopulationLinear",
     "SquashedActor",
+    "Stack",
     "chains",
     "diffusion",
     "dual_encoder",
