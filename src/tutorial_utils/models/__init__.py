@@ -17,7 +17,6 @@ __all__ = [
     "diffusion",
     "dual_encoder",
     "gpt",
-    "next_frame",
     "pictures",
     "video",
     "vla",
