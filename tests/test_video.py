@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from tutorial_utils.models import video
 from tutorial_utils.models.gpt import Block
-from tutorial_utils.models.next_frame import NextFrame
 
 K, N, T = 7, 4, 3  # codes, cells of a frame, frames
 
@@ -133,18 +132,3 @@ def test_a_block_without_a_mask_sees_what_follows():
     for causal in (True, False):
         block = Block(8, 2, causal).requires_grad_(False)
         assert torch.allclose(block(x)[:, :4], block(y)[:, :4]) == causal
-
-
-def test_before_training_the_next_frame_is_the_last_one():
-    torch.manual_seed(0)
-    network = NextFrame(N, levels=5, pixels=6, width=8).requires_grad_(False)
-    two, noisy = torch.randn(3, N, 12), torch.randn(3, N, 6)
-    level = torch.tensor([0, 3, 5])
-    assert (network(two, noisy, level) == two[..., 6:]).all()
-    network.out.weight.normal_()
-    seen = network(two, noisy, level)
-    other = two.clone()
-    other[:, -1] += 1  # every cell sees the last one
-    changed = network(other, noisy, level) - seen
-    assert (changed[:, 0].abs().amax(-1) > 1e-4).all()
-    assert not torch.allclose(network(two, noisy, level - (level > 0).long()), seen)

@@ -21,7 +21,6 @@ __all__ = [
     "dual_encoder",
     "gpt",
     "joint_embedding",
-    "next_frame",
     "pictures",
     "rssm",
     "video",
