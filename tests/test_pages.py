@@ -37,6 +37,7 @@ import duality_opening as opening  # noqa: E402
 import duality_plans as plans  # noqa: E402
 import duality_replications as replications  # noqa: E402
 import duality_tables as tables  # noqa: E402
+import page_fixes  # noqa: E402
 
 FACTS = {
     "title": "One",
@@ -665,6 +666,16 @@ def test_no_line_break_parts_an_interval(built: Path, book: data.Book):
     parted = re.compile(r"\d \[[-+\d., ]+\]|\[[-+\d.]+, [-+\d.]+\]")
     for row in page(built, "coverage").select("table tr"):
         assert not parted.search(row.get_text())
+
+
+@pytest.mark.parametrize(("columns", "is_stacked"), [(3, False), (4, True), (6, False), (7, True)])
+def test_a_wide_table_has_its_intervals_below_their_estimates(columns: int, is_stacked: bool):
+    digits = "" if columns > 4 else "000"
+    number = f"0.{digits}12\u00a0[0.{digits}10,\u00a00.{digits}14]"
+    cells = f'<td style="white-space: nowrap">{number}</td>' * columns
+    table = f'<table class="dataframe"><tr><td>an arm</td>{cells}</tr></table>'
+    broken = table.replace("\u00a0[", "<br>[")  # no number and no pair of ends is parted
+    assert page_fixes.stacked(table) == (broken if is_stacked else table)
 
 
 @pytest.fixture(scope="module")

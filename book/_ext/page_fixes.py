@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ NO_SUMMARY_OFFLINE = (
     'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 )
 INTERVAL = re.compile(r"[\d.,]+%?\s\[[-+\d.,%\s]+\]")
+ROOM, ROOM_WIDE = 84, 104  # characters of numbers that fit; six columns and more use the margin
+UNBROKEN = re.compile(r"<td[^>]*nowrap[^>]*>(.*?)</td>", re.DOTALL)
 VERBATIM = (nodes.FixedTextElement, nodes.literal, nodes.math)
 
 
@@ -27,6 +30,23 @@ def keep_intervals_whole(app: Sphinx, doctree: nodes.document) -> None:
         whole = INTERVAL.sub(lambda found: re.sub(r"\s+", "\u00a0", found[0]), text)
         if whole != text and not isinstance(text.parent, VERBATIM):
             text.parent.replace(text, nodes.Text(whole))
+
+
+def stacked(table: str) -> str:
+    """The HTML of a table; one too wide for a page has its intervals below their estimates."""
+    rows = [UNBROKEN.findall(row) for row in table.split("</tr>")]
+    columns = list(zip_longest(*rows, fillvalue=""))
+    room = ROOM if len(columns) < 5 else ROOM_WIDE
+    if sum(max(map(len, column)) for column in columns) <= room:
+        return table
+    return re.sub(r"(?<=[\d%])\s(?=\[)", "<br>", table)
+
+
+def stack_wide_tables(app: Sphinx, doctree: nodes.document) -> None:
+    """Break the cells of wide tables where it does not part a number."""
+    for raw in doctree.findall(nodes.raw):
+        if raw["format"] == "html" and 'class="dataframe"' in raw.astext():
+            raw[:] = [nodes.Text(stacked(raw.astext()))]
 
 
 def open_folded_cell(translator: HTML5Translator, node: HideCodeCellNode) -> None:
@@ -68,6 +88,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(HideCodeCellNode, override=True, html=(open_folded_cell, close_folded_cell))
     app.add_js_file(None, body=NO_SUMMARY_OFFLINE)
     app.connect("doctree-read", keep_intervals_whole)
+    app.connect("doctree-read", stack_wide_tables)
     app.connect("html-page-context", name_citations)
     app.connect("build-finished", drop_icon_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
