@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tutorial_utils.tabletop import hidden_pane
-from tutorial_utils.tabletop.hidden_pane import STEPS, episodes, gate, picture
+from tutorial_utils.tabletop.hidden_pane import STEPS, Doors, episodes, gate, picture
 
 
 def test_the_coin_shows_in_the_lamp_and_at_the_glass_and_nowhere_else():
@@ -49,3 +49,15 @@ def test_a_pane_is_a_wall_that_pictures_do_not_show():
     on = dark.clone()
     on[:, 4] = 1.0
     assert (picture(on) != picture(dark)).flatten(1).any(1).all()
+
+
+def test_robots_at_the_doors_repeat_a_recorded_episode_and_can_be_placed():
+    e = episodes(60, 4)
+    doors = Doors(e.coin, 4)
+    again = Doors(e.coin, 5)
+    again.place(doors.observe()[0])
+    for t in range(STEPS):
+        for robots in (doors, again):
+            obs, reward = robots.step(e.action[:, t]) if t else robots.observe()
+            assert torch.equal(obs, e.obs[:, t])
+            assert torch.equal(reward, e.reward[:, t])

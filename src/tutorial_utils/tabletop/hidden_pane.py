@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .rendering import render
-from .streams import robot_keys
+from .streams import Seeds, robot_keys
 from .tasks import TASKS, Task
 from .world import World
 
@@ -49,10 +49,47 @@ def gate(glass: Sequence[int] = ()) -> Task:
     return replace(task, gripper_area=low, zone_area=high)
 
 
-def _start(count: int, seed: int, glass: Sequence[int]) -> World:
+def _start(count: int, seed: Seeds, glass: Sequence[int]) -> World:
     world = World(gate(glass), count)
     world.reset(torch.arange(count), robot_keys(seed, count, world.device))
     return world
+
+
+class Doors:
+    """N robots before the doors, which a policy moves step by step.
+
+    Args:
+        coin: the open door of each robot, [N]: -1 left, 1 right.
+        seed: of the places where gripper and zone begin, as in `robot_keys`.
+    """
+
+    def __init__(self, coin: Tensor, seed: Seeds) -> None:
+        self.coin = coin
+        self._worlds = [_start(len(coin), seed, (-door,)) for door in (-1, 1)]
+
+    def place(self, obs: Tensor) -> None:
+        """Put gripper and zone where these observations [N, 6] have them."""
+        for world in self._worlds:
+            world.gripper.copy_(obs[:, :2].T)
+            world.zones[:, 0] = obs[:, 2:4].T
+
+    def observe(self) -> tuple[Tensor, Tensor]:
+        """Observation [N, 6], and reward [N]: 1 in the zone."""
+        world = self._worlds[0]
+        lit = ((world.gripper - torch.tensor(_LAMP)).norm(dim=0) < _NEAR).float()
+        lamp = lit * torch.stack((self.coin < 0, self.coin > 0))
+        obs = torch.cat((world.gripper, world.zones[:, 0], lamp)).T
+        return obs, world.success().float()
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Move by `action` [N, 2]; what `observe` then says."""
+        left, right = self._worlds
+        for world in self._worlds:
+            world.step(F.pad(action, (0, 1), value=-1.0))  # the fingers stay open
+        gripper = torch.where(self.coin < 0, left.gripper, right.gripper)
+        for world in self._worlds:
+            world.gripper.copy_(gripper)
+        return self.observe()
 
 
 def _plans(count: int, seed: int, wander: float, look: float, stops: int) -> tuple[Tensor, Tensor]:
@@ -83,15 +120,9 @@ def _plans(count: int, seed: int, wander: float, look: float, stops: int) -> tup
 
 def _live(moves: Tensor, seed: int, door: int) -> Tensor:
     """Observation and reward [N, T, 7] of these moves if only this door is open."""
-    world, rows = _start(len(moves), seed, (-door,)), []
-    for t in range(STEPS):
-        if t:
-            world.step(moves[:, t - 1])
-        lit = ((world.gripper - torch.tensor(_LAMP)).norm(dim=0) < _NEAR).float()
-        lamp = lit * torch.tensor([[door < 0], [door > 0]])
-        reward = world.success().float()[None]
-        rows.append(torch.cat((world.gripper, world.zones[:, 0], lamp, reward)).T)
-    return torch.stack(rows, 1)
+    doors = Doors(torch.full((len(moves),), float(door)), seed)
+    rows = [doors.observe(), *(doors.step(move[:, :2]) for move in moves.unbind(1))]
+    return torch.stack([torch.cat((obs, reward[:, None]), 1) for obs, reward in rows], 1)
 
 
 def episodes(
