@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import denoise
+import dream
 import first_view
 import jitted
 import lab
@@ -61,7 +62,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore", module="(gymnasium|stable_baselines3).*")
     table, notes = [], []
-    for part in (lab, train_ppo, train_sac, jitted, denoise, vla_speed, first_view):
+    for part in (lab, train_ppo, train_sac, jitted, denoise, dream, vla_speed, first_view):
         own_table, own_notes = part.rows(quick)
         table, notes = table + own_table, notes + own_notes
     text = report(table, notes)
